@@ -1,0 +1,46 @@
+# Set-up, search and tests from a clean clone: nothing else is needed than Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint cluster/constraints.txt
+SPACE ?= search_spaces/shapes.yaml
+
+.PHONY: setup search test soak bench check clean
+.DEFAULT_GOAL := setup
+
+setup: $(VENV)/.installed
+
+search: setup
+	$(BIN)/bvae-tune search --space $(SPACE)
+
+test: check
+	$(BIN)/python -m pytest -m "not slow and not soak"
+
+# Hours of kills, real clusters and slow comparisons.
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "slow or soak" --timeout 7200
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python tests/benchmarks/run.py
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+# The project is installed in place, so that a pulled or edited source is what runs; only a change of what it depends
+# on needs another installation.
+$(VENV)/.installed: pyproject.toml cluster/constraints.txt | $(BIN)/python
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml cluster/constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[test]'
+	touch $(VENV)/.installed $@
