@@ -1,0 +1,386 @@
+"""The search space: one pydantic root over the rooms' own frozen dataclasses, and the checks across rooms."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bvae_tune.data.factors import LabelsConfig
+from bvae_tune.data.sources import DatasetConfig
+from bvae_tune.errors import InputError
+from bvae_tune.metrics.factor_change import MetricConfig
+from bvae_tune.metrics.protocol import ProtocolConfig
+from bvae_tune.models.networks import ModelConfig
+from bvae_tune.space_file import KeyPath, SpaceFile, find_space, override, read_mapping, read_space_file
+from bvae_tune.training.bank import TrainingConfig
+
+Scalar = bool | int | float | str | None
+Kind = Literal["uniform", "loguniform", "int", "logint", "categorical", "grid"]
+KINDS: tuple[str, ...] = get_args(Kind)
+_SHORT_NAMES = {"beta": "model.beta", "beta_norm": "model.beta_norm", "latent_size": "model.latent_size"}
+_SEARCHABLE = {"model": ModelConfig, "training": TrainingConfig}
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What a searched key is drawn from: `low` and `high` (both included) for the ranges, `choices` for the lists.
+
+    A choice that is itself a list (`model.widths`) is carried as its JSON text, since Optuna's journal and
+    TensorBoard's HParams know scalars only; `configure` turns it back.
+    """
+
+    kind: Kind
+    low: float | int | None = None
+    high: float | int | None = None
+    choices: tuple[Scalar, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind in ("categorical", "grid"):
+            if not self.choices:
+                raise InputError(f"{self.kind} needs at least one choice, as in {{{self.kind}: [1, 2, 4]}}")
+            if len(set(map(repr, self.choices))) < len(self.choices):
+                raise InputError(f"{self.kind}: {list(self.choices)} names a choice twice")
+            return
+        if self.low is None or self.high is None:
+            raise InputError(f"{self.kind} needs a low and a high bound, as in {{{self.kind}: [1, 20]}}")
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise InputError(f"{self.kind}: the bounds [{self.low}, {self.high}] must be finite")
+        if self.low > self.high:
+            raise InputError(f"{self.kind}: low {self.low} is above high {self.high}; write the lower bound first")
+        if self.kind in ("loguniform", "logint") and self.low <= 0:
+            raise InputError(f"{self.kind}: low {self.low} must be above zero")
+        if self.kind in ("int", "logint") and not (float(self.low).is_integer() and float(self.high).is_integer()):
+            raise InputError(f"{self.kind}: the bounds [{self.low}, {self.high}] must be whole numbers")
+
+    @property
+    def extremes(self) -> tuple[Scalar, ...]:
+        """Every choice, or both bounds: values that must all be valid for the key."""
+        return self.choices or (self.low, self.high)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How trials are chosen and which of them stop early.
+
+    Attributes:
+        trials: configurations to try, baselines not counted.
+        sampler: tpe (Optuna's, multivariate), random, or grid (every combination of lists, once).
+        startup_trials: trials drawn at random before TPE starts to learn.
+        pruner: none, halving (Optuna's successive halving) or median.
+        min_resource: training steps before which no trial is stopped (halving's first rung); a pruner needs it.
+        reduction_factor: halving keeps one in this many at each rung.
+        seed: the search, its trials and their replicas draw from it.
+        baselines: run first, outside the sampler's sight.
+        keep_models: weights are kept for this many of the best trials.
+    """
+
+    trials: int = 10
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    startup_trials: int = 10
+    pruner: Literal["none", "halving", "median"] = "none"
+    min_resource: int | None = None
+    reduction_factor: int = 2
+    seed: int = 0
+    baselines: tuple[Literal["untrained", "beta=1"], ...] = ("untrained", "beta=1")
+    keep_models: int = 3
+
+    def __post_init__(self) -> None:
+        _at_least(self, trials=1, startup_trials=1, reduction_factor=2, seed=0, keep_models=1)
+        if self.pruner != "none" and self.min_resource is None:
+            raise InputError(f"pruner {self.pruner} needs min_resource: the training steps before the first decision")
+        if self.min_resource is not None:
+            _at_least(self, min_resource=1)
+        if len(set(self.baselines)) < len(self.baselines):
+            raise InputError(f"baselines: {list(self.baselines)} names one twice")
+
+
+@dataclass(frozen=True)
+class ResourcesConfig:
+    """What one trial takes of the machine or cluster, and how many run at once.
+
+    `auto`: a GPU for each trial if there are any, else a core; as many trials at once as fit. Fractions of a GPU are
+    allowed (0.25: four trials share one).
+    """
+
+    cpus_per_trial: int | float = 1
+    gpus_per_trial: Literal["auto"] | int | float = "auto"
+    concurrent_trials: Literal["auto"] | int = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cpus_per_trial < math.inf:
+            raise InputError(f"cpus_per_trial is {self.cpus_per_trial}; it must be above zero")
+        gpus = self.gpus_per_trial
+        if gpus != "auto" and not (0 <= gpus <= 1 or (float(gpus).is_integer() and gpus > 0)):
+            raise InputError(f"gpus_per_trial is {gpus}; give auto, a fraction from 0 to 1, or a whole number")
+        if self.concurrent_trials != "auto" and self.concurrent_trials < 1:
+            raise InputError(f"concurrent_trials is {self.concurrent_trials}; give auto or at least 1")
+
+
+def _at_least(config: object, **bounds: int) -> None:
+    for key, bound in bounds.items():
+        value = getattr(config, key)
+        if value < bound:
+            raise InputError(f"{key} is {value}; it must be at least {bound}")
+
+
+class StudyConfig(BaseModel):
+    """A resolved search space. `space` maps dotted keys (`model.beta`) to what they are drawn from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    dataset: DatasetConfig = DatasetConfig()
+    labels: LabelsConfig = LabelsConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    metric: MetricConfig = MetricConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    space: dict[str, Distribution] = {}
+    search: SearchConfig = SearchConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `load_space` reads back to an equal configuration."""
+        data = self.model_dump(mode="json")
+        data["space"] = {short_key(key): _write_distribution(value) for key, value in self.space.items()}
+        return data
+
+    def to_yaml(self) -> str:
+        """The whole configuration, defaults included, as a search space's YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+def load_space(space: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read and check a search space.
+
+    Args:
+        space: a YAML file, the name of a packaged search space (`shapes`), the same as a dictionary, or a
+            configuration already loaded.
+        overrides: `key=value` settings, as the command line's `--set`.
+
+    Raises:
+        InputError: names file, line, key, value and what would be right, for every mistake found.
+    """
+    if isinstance(space, StudyConfig):
+        file = read_mapping(space.to_dict())
+    elif isinstance(space, Mapping):
+        file = read_mapping(space)
+    else:
+        file = read_space_file(find_space(space))
+    override(file, overrides)
+    data = _plain(file.data)
+    if not isinstance(data.get("space", {}) or {}, dict):
+        raise InputError(f"{file.where(('space',))}: a mapping of keys to distributions, as beta: {{uniform: [1, 4]}}")
+    written = data.get("space") or {}
+    data["space"], paths = _read_distributions(file, written)
+    config = _validate(file, data, paths)
+    _check_across(file, config, data, paths)
+    return config
+
+
+def full_key(name: str) -> str:
+    """The dotted key of a searched one: `beta` is `model.beta`; dotted keys stay as they are."""
+    return _SHORT_NAMES.get(name, name)
+
+
+def short_key(key: str) -> str:
+    """The name to show: `model.beta` is `beta`, `training.learning_rate` stays."""
+    return next((short for short, full in _SHORT_NAMES.items() if full == key), key)
+
+
+def searchable_keys() -> tuple[str, ...]:
+    """Every dotted key that `space` may name."""
+    return tuple(f"{room}.{name}" for room, config in _SEARCHABLE.items() for name in _fields(config))
+
+
+def configure(config: StudyConfig, parameters: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
+    """The model and training of a trial: the study's own, with the trial's values in their places.
+
+    Keys are dotted or short. A given beta replaces the study's beta_norm, and the other way round. Raises InputError
+    for an unknown key and for values that do not fit.
+    """
+    data: dict[str, Any] = {
+        "model": dataclasses.asdict(config.model),
+        "training": dataclasses.asdict(config.training),
+    }
+    for name, value in parameters.items():
+        room, _, key = full_key(name).partition(".")
+        if key not in data.get(room, {}):
+            raise InputError(f"{name}: {_unknown(name, (*_SHORT_NAMES, *searchable_keys()))}")
+        data[room][key] = _from_choice(room, key, value)
+        other = {"beta": "beta_norm", "beta_norm": "beta"}.get(key) if room == "model" else None
+        if other and value is not None and full_key(other) not in map(full_key, parameters):
+            data[room][other] = None
+    checked = _validate(SpaceFile("parameters", data), _plain(data), {})
+    return checked.model, checked.training
+
+
+def _fields(config: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(config))
+
+
+def _plain(value: Any) -> Any:
+    """JSON's types only, so that pydantic can be strict; 1e4 is a whole number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, Scalar) else str(value)
+
+
+def _read_distributions(
+    file: SpaceFile, written: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Distributions as their fields by dotted key, and how each key was written."""
+    known = searchable_keys()
+    read: dict[str, dict[str, Any]] = {}
+    paths: dict[str, str] = {}
+    for name, body in written.items():
+        where, key = file.where(("space", name)), full_key(name)
+        if key not in known:
+            raise InputError(f"{where}: this key cannot be searched; {_unknown(name, (*_SHORT_NAMES, *known))}")
+        if key in paths:
+            raise InputError(f"{where}: the same key as {paths[key]}; give it once")
+        if body is None:  # as --set space.beta=null leaves it
+            continue
+        if not isinstance(body, dict) or len(body) != 1:
+            raise InputError(f"{where} is {body!r}; give one distribution, as in {name}: {{uniform: [1, 4]}}")
+        kind, values = next(iter(body.items()))
+        if kind not in KINDS:
+            raise InputError(f"{where}: no distribution is called {_unknown(kind, KINDS)}")
+        if not isinstance(values, list):
+            raise InputError(f"{where}: {kind} is {values!r}; give a list, as in {{{kind}: [1, 4]}}")
+        paths[key] = name
+        if kind in ("categorical", "grid"):
+            read[key] = {"kind": kind, "choices": [json.dumps(v) if isinstance(v, list) else v for v in values]}
+        elif len(values) == 2:
+            read[key] = {"kind": kind, "low": values[0], "high": values[1]}
+        else:
+            raise InputError(f"{where}: {kind} is {values!r}; give a low and a high bound, as in {{{kind}: [1, 4]}}")
+    return read, paths
+
+
+def _write_distribution(distribution: Distribution) -> dict[str, list[Any]]:
+    if not distribution.choices:
+        return {distribution.kind: [distribution.low, distribution.high]}
+    return {
+        distribution.kind: [
+            json.loads(v) if isinstance(v, str) and v.startswith("[") else v for v in distribution.choices
+        ]
+    }
+
+
+def _from_choice(room: str, key: str, value: Any) -> Any:
+    hint = get_type_hints(_SEARCHABLE[room])[key]
+    return json.loads(value) if isinstance(value, str) and value.startswith("[") and "tuple" in str(hint) else value
+
+
+def _validate(file: SpaceFile, data: Mapping[str, Any], paths: Mapping[str, str]) -> StudyConfig:
+    try:
+        return StudyConfig.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        messages: dict[str, list[str]] = {}
+        for details in error.errors(include_url=False):
+            path, message = _explain(data, details["loc"], details)
+            if path[:1] == ("space",) and len(path) > 1:
+                path = ("space", paths.get(str(path[1]), path[1]))
+            alternatives = messages.setdefault(file.where(path), [])
+            if message not in alternatives:
+                alternatives.append(message)
+        raise InputError("\n".join(f"{where}: {', or '.join(found)}" for where, found in messages.items())) from None
+
+
+def _explain(data: Any, location: KeyPath, details: Any) -> tuple[KeyPath, str]:
+    """Where in `data` a pydantic error lies (its loc also names union branches), and what to say of it."""
+    path: KeyPath = ()
+    value = data
+    for part in location:
+        inside = (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int))
+        if not inside:
+            break
+        path, value = (*path, part), value[part]
+    kind = details["type"]
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        room = StudyConfig.model_fields.get(str(path[0])) if len(path) > 1 else None
+        keys = _fields(room.annotation) if room else tuple(StudyConfig.model_fields)
+        return path, f"there is no such key; {_unknown(str(path[-1]), keys)}"
+    if kind == "value_error":
+        message = str(details["ctx"]["error"])
+        about = message.split(maxsplit=1)[0].rstrip(":")  # the rooms' messages open with the key that they are about
+        return (*path, about) if isinstance(value, dict) and about in value else path, message
+    if kind == "literal_error":
+        options = [option.strip(" '") for option in details["ctx"]["expected"].replace(" or ", ",").split(",")]
+        return path, f"not {_unknown(str(value), options)}"
+    if kind == "dataclass_type":
+        return path, f"is {value!r}, but must be a group of keys"
+    return path, f"is {value!r}, but {details['msg'].replace('Input should', 'should')}"
+
+
+def _unknown(given: str, allowed: Iterable[str]) -> str:
+    """`betta: did you mean beta? (allowed: ...)`."""
+    options = list(allowed)
+    close = difflib.get_close_matches(given, options, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{given!r}: {hint}(allowed: {', '.join(options)})"
+
+
+def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], paths: Mapping[str, str]) -> None:
+    space, model, training, search = config.space, config.model, config.training, config.search
+
+    def fail(path: KeyPath, message: str) -> None:
+        raise InputError(f"{file.where(path)}: {message}")
+
+    given = [key for key in ("beta", "beta_norm") if getattr(model, key) is not None]
+    searched = [key for key in ("beta", "beta_norm") if full_key(key) in space]
+    if len(given) == 2:
+        fail(("model", "beta_norm"), "beta is given too; they fix each other (beta_norm = beta M / N), so give one")
+    if len(searched) == 2:
+        fail(("space", paths["model.beta_norm"]), "beta is searched too; they fix each other, so search one")
+    if given and searched and given != searched:
+        fail(("model", given[0]), f"{searched[0]} is searched; {given[0]} follows from it, so take {given[0]} out")
+    if not given and not searched:
+        fail(("model",), "give beta or beta_norm, or search one of them")
+
+    for key, distribution in space.items():
+        path = ("space", paths[key])
+        room, _, name = key.partition(".")
+        hint = str(get_type_hints(_SEARCHABLE[room])[name])
+        if distribution.kind in ("uniform", "loguniform") and "float" not in hint:
+            number = "int" in hint and "tuple" not in hint
+            fail(
+                path, f"{distribution.kind} draws fractions; " + ("use int or logint" if number else "use categorical")
+            )
+        if search.sampler == "grid" and not distribution.choices:
+            fail(path, f"the grid sampler needs a list: use grid or categorical instead of {distribution.kind}")
+        for value in distribution.extremes:
+            try:
+                configure(config, {key: value})
+            except InputError as error:
+                fail(path, f"{value!r} is not possible here ({error})")
+
+    if not space and search.sampler == "grid":
+        fail(("search", "sampler"), "the grid sampler needs searched keys, and space names none")
+    steps_fixed = not {"training.steps", "training.report_every"} & set(space)
+    if steps_fixed and training.steps and training.steps % training.report_every:
+        fail(
+            ("training", "report_every"),
+            f"steps {training.steps} is no multiple of report_every {training.report_every}",
+        )
+    if search.min_resource is not None and "training.steps" not in space and search.min_resource > training.steps:
+        fail(("search", "min_resource"), f"{search.min_resource} is above training.steps ({training.steps})")
+    if search.min_resource is not None and steps_fixed and search.min_resource % training.report_every:
+        fail(
+            ("search", "min_resource"),
+            f"{search.min_resource} is no multiple of training.report_every ({training.report_every}): "
+            "trials are judged where they report",
+        )
