@@ -1,0 +1,1 @@
+"""What encodes and decodes: the networks of Table 1, raw pixels and PCA."""

@@ -1,0 +1,1 @@
+"""Training of R replicas as one program."""

@@ -1,0 +1,184 @@
+"""R replicas of one configuration, trained as one program."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bvae_tune.data.image_store import ImageStore
+from bvae_tune.errors import InputError, RunError
+from bvae_tune.models.config import ModelConfig, beta_of
+from bvae_tune.models.networks import Codes
+from bvae_tune.training.batches import UniformBatches
+from bvae_tune.training.config import TrainingConfig
+from bvae_tune.training.vae import BetaVAE, StepLosses
+
+__all__ = ["Bank", "TrainingConfig", "TrainingReport"]
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What one call of `Bank.train` did. Losses are means over its steps, in nats per image, before β.
+
+    Attributes:
+        step: steps trained in all.
+        images_seen: by each replica, in all.
+        seconds: wall time of the call.
+        images_per_second: over all replicas; 0 where no step was taken.
+        loss: reconstruction + β KL per replica (R,).
+        reconstruction: per replica (R,).
+        kl: summed over latents, per replica (R,).
+        kl_per_latent: (R, M).
+        notice: what a person should know (replicas trained in turns for lack of memory), or None.
+    """
+
+    step: int
+    images_seen: int
+    seconds: float
+    images_per_second: float
+    loss: tuple[float, ...]
+    reconstruction: tuple[float, ...]
+    kl: tuple[float, ...]
+    kl_per_latent: tuple[tuple[float, ...], ...]
+    notice: str | None = None
+
+
+class Bank:
+    """R replicas of one configuration; an Encoder and a Decoder as well.
+
+    Args:
+        model: the network; its β is used where `betas` is None.
+        seeds: one replica each. A replica's numbers depend on its own seed only, never on its neighbours.
+        betas: β of each replica, in place of the model's.
+        device: "cpu", "cuda", ...
+        together: replicas computed at once; None takes what measured best (all on a GPU, one on a CPU).
+
+    Raises:
+        InputError: no seed, another number of betas than seeds, no β at all, or images the architecture cannot take.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        training: TrainingConfig,
+        store: ImageStore,
+        seeds: Sequence[int],
+        betas: Sequence[float] | None = None,
+        device: str = "cpu",
+        together: int | None = None,
+    ) -> None:
+        if betas is None:
+            betas = [beta_of(model, store.dimensions)] * len(seeds)
+        if not seeds or len(betas) != len(seeds):
+            raise InputError(f"a bank takes one β per seed, at least one: {len(seeds)} seeds, {len(betas)} betas")
+        self.model, self.training, self.seeds, self.betas = model, training, tuple(seeds), tuple(betas)
+        self.step_count = 0
+        self.finite = True
+        self._batches = UniformBatches(store.count, training.batch_size, device)
+        if together is None:
+            together = 1 if device == "cpu" else len(seeds)
+        self._learner = BetaVAE(model, training, store, betas, device, together)
+        self._learner.init(seeds)
+        self._notice: str | None = None
+
+    def train(self, until_step: int) -> TrainingReport:
+        """Train up to step `until_step` (no further than asked; nothing where it is reached) and report.
+
+        A loss that is not finite does not raise: it is in the report, and `finite` is False from then on. Where no
+        step is left, the losses are those of the batch that would come next.
+
+        Raises:
+            RunError: out of memory even with one replica at a time.
+        """
+        began, first = time.perf_counter(), self.step_count
+        total: StepLosses | None = None
+        while self.step_count < until_step:
+            losses = self._step()
+            total = losses if total is None else _add(total, losses)
+            self.step_count += 1
+        if total is None:
+            total = self._learner.losses(self._batches.batch(first, self.seeds), first)
+        return self._report(total, self.step_count - first, began)
+
+    def _step(self) -> StepLosses:
+        batch = self._batches.batch(self.step_count, self.seeds)
+        while True:
+            try:
+                return self._learner.step(batch, self.step_count)
+            except RuntimeError as error:
+                # A step changes parameters only once all gradients exist, so one that failed has changed nothing.
+                if not _is_out_of_memory(error):
+                    raise
+                if self._learner.together == 1:
+                    raise RunError(
+                        f"out of memory at step {self.step_count} with one replica at a time; "
+                        "lower training.batch_size or model.widths, or train fewer trials at once"
+                    ) from error
+            self._learner.together = (self._learner.together + 1) // 2
+            self._notice = (
+                f"out of memory at step {self.step_count}: its {len(self.seeds)} replicas are trained in turns, "
+                f"{self._learner.together} at a time"
+            )
+
+    def _report(self, total: StepLosses, steps: int, began: float) -> TrainingReport:
+        reconstruction = (total.reconstruction.double() / max(1, steps)).cpu()
+        kl_per_latent = (total.kl_per_latent.double() / max(1, steps)).cpu()
+        kl = kl_per_latent.sum(1)
+        loss = reconstruction + torch.tensor(self.betas, dtype=torch.float64) * kl
+        seconds = time.perf_counter() - began
+        self.finite = self.finite and bool(loss.isfinite().all()) and self._parameters_finite()
+        batch = self.training.batch_size
+        return TrainingReport(
+            step=self.step_count,
+            images_seen=self.step_count * batch,
+            seconds=seconds,
+            images_per_second=steps * batch * len(self.seeds) / seconds,
+            loss=tuple(loss.tolist()),
+            reconstruction=tuple(reconstruction.tolist()),
+            kl=tuple(kl.tolist()),
+            kl_per_latent=tuple(tuple(row) for row in kl_per_latent.tolist()),
+            notice=self._notice,
+        )
+
+    def _parameters_finite(self) -> bool:
+        return all(bool(values.isfinite().all()) for values in self._learner.model.parameters.values())
+
+    def encode(self, images: Tensor) -> Codes:
+        """Images (R or 1, n, D) in [0, 1] -> codes (R, n, M)."""
+        return self._learner.model.encode(images)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (R, n, M) -> images (R, n, D) in [0, 1]."""
+        return self._learner.model.decode(codes)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters only, name -> (R, ...) float32, copies on the host; `load_model` takes them."""
+        return {name: values.detach().to("cpu", copy=True) for name, values in self._learner.model.parameters.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters, optimiser state and step, flat, copies on the host."""
+        return {**self._learner.state(), "step": torch.tensor(self.step_count)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, with the same numbers as if never interrupted.
+
+        Raises:
+            InputError: the state belongs to another configuration or another number of replicas.
+        """
+        self._learner.load({name: values for name, values in state.items() if name != "step"})
+        self.step_count = int(state["step"])
+
+
+def _add(total: StepLosses, losses: StepLosses) -> StepLosses:
+    return StepLosses(
+        total.reconstruction.double() + losses.reconstruction, total.kl_per_latent.double() + losses.kl_per_latent
+    )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU allocator has no error class of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,163 @@
+"""The β-VAE as a learner: Eq. 4, one step at a time, for R replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bvae_tune.data.image_store import ImageStore
+from bvae_tune.errors import InputError
+from bvae_tune.models.config import ModelConfig
+from bvae_tune.models.likelihoods import kl_divergence, reconstruction_loss
+from bvae_tune.models.networks import TrainedModel, build_network, check_parameters, initial_parameters
+from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
+from bvae_tune.training.config import TrainingConfig, beta_share_at, learning_rate_at
+from bvae_tune.training.optimizers import build_optimizer
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Means over the batch of one step, on the device, float32: reconstruction (R,), KL per latent (R, M), in nats."""
+
+    reconstruction: Tensor
+    kl_per_latent: Tensor
+
+
+class Learner(Protocol):
+    """What a bank trains. It owns its losses and its optimisers."""
+
+    @property
+    def model(self) -> TrainedModel:
+        """The encoder and decoder as they are now."""
+        ...
+
+    def init(self, seeds: Sequence[int]) -> None:
+        """Fresh parameters and optimiser state, one replica per seed."""
+        ...
+
+    def step(self, batch: Batch, step: int) -> StepLosses:
+        """One update of all replicas; the losses are those before it."""
+        ...
+
+    def losses(self, batch: Batch, step: int) -> StepLosses:
+        """The losses of a batch, without an update."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and optimiser state, flat."""
+        ...
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        ...
+
+
+class BetaVAE:
+    """reconstruction + β KL, each summed over pixels or latents and averaged over the batch (Eq. 4).
+
+    Args:
+        betas: β of each replica.
+        together: replicas whose activations are in memory at once; the others wait their turn within the step.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        training: TrainingConfig,
+        store: ImageStore,
+        betas: Sequence[float],
+        device: str,
+        together: int,
+    ) -> None:
+        self._config, self._training, self._store, self._device = model, training, store, device
+        self._network = build_network(model, store.channels, store.height, store.width)
+        self._betas = torch.tensor(betas, dtype=torch.float32, device=device)
+        self.together = together
+
+        def draw(numbers: np.random.Generator) -> npt.NDArray[np.float32]:
+            return numbers.standard_normal((BLOCK_STEPS, training.batch_size, model.latent_size), dtype=np.float32)
+
+        self._noise = StepNumbers("latent noise", draw, device)
+
+    def init(self, seeds: Sequence[int]) -> None:
+        """Fresh parameters and optimiser state, one replica per seed."""
+        self._seeds = tuple(seeds)
+        self._parameters = initial_parameters(self._network, seeds, self._device)
+        self._optimizer = build_optimizer(self._training, self._parameters)
+
+    @property
+    def model(self) -> TrainedModel:
+        """The encoder and decoder as they are now."""
+        return TrainedModel(self._config, self._network, self._parameters)
+
+    def step(self, batch: Batch, step: int) -> StepLosses:
+        """One update of all replicas; the losses are those before it."""
+        gradients, losses = self.gradients(batch, step)
+        with torch.no_grad():
+            self._optimizer.step(list(gradients.values()), learning_rate_at(self._training, step), step)
+        return losses
+
+    @torch.no_grad()
+    def losses(self, batch: Batch, step: int) -> StepLosses:
+        """The losses of a batch, without an update."""
+        return self._losses(self._parameters, batch.indices, self._noise.at(step, self._seeds))
+
+    def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Tensor], StepLosses]:
+        """Gradients of each replica's loss, name -> (R, ...), and the losses."""
+        noise = self._noise.at(step, self._seeds)
+        parts, losses = [], []
+        for first in range(0, len(self._seeds), self.together):
+            some = slice(first, first + self.together)
+            parameters = {name: values[some].requires_grad_() for name, values in self._parameters.items()}
+            found = self._losses(parameters, batch.indices[some], noise[some])
+            betas = self._betas[some] * beta_share_at(self._training, step)
+            total = (found.reconstruction + betas * found.kl_per_latent.sum(-1)).sum()
+            parts.append(torch.autograd.grad(total, list(parameters.values())))
+            losses.append(StepLosses(found.reconstruction.detach(), found.kl_per_latent.detach()))
+        gradients = {
+            # The fused optimisers walk raw memory, so a gradient must lie in it as its parameter does.
+            name: torch.cat(pieces) if len(pieces) > 1 else pieces[0].contiguous()
+            for name, *pieces in zip(self._parameters, *parts, strict=True)
+        }
+        return gradients, StepLosses(
+            torch.cat([found.reconstruction for found in losses]), torch.cat([found.kl_per_latent for found in losses])
+        )
+
+    def _losses(self, parameters: Mapping[str, Tensor], indices: Tensor, noise: Tensor) -> StepLosses:
+        images = self._store.gather(indices, self._device)
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._training.precision == "bfloat16"):
+            mean, logvar = self._network.encode(parameters, images)
+            outputs = self._network.decode(parameters, mean + noise * (0.5 * logvar).exp())
+        return StepLosses(
+            reconstruction_loss(self._config, outputs, images).mean(1), kl_divergence(mean, logvar).mean(1)
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters (model/...) and optimiser state (optimizer/slot/...), copies on the host."""
+        return {name: values.detach().to("cpu", copy=True) for name, values in self._tensors().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave.
+
+        Raises:
+            InputError: the state belongs to another configuration or another number of replicas.
+        """
+        weights = {name.removeprefix("model/"): values for name, values in state.items() if name.startswith("model/")}
+        check_parameters(self._network.specs, weights)
+        tensors = self._tensors()
+        if tensors.keys() != state.keys() or any(tensors[name].shape != state[name].shape for name in tensors):
+            raise InputError("checkpoint: its optimiser or its number of replicas is not that of the configuration")
+        for name, values in tensors.items():
+            values.copy_(state[name])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"model/{name}": values for name, values in self._parameters.items()}
+        for slot, held in self._optimizer.slots.items():
+            tensors |= {f"optimizer/{slot}/{name}": values for name, values in held.items()}
+        return tensors
