@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,9 @@ from bvae_tune.data.sources import DatasetConfig
 from bvae_tune.errors import InputError
 from bvae_tune.metrics.factor_change import MetricConfig
 from bvae_tune.metrics.protocol import ProtocolConfig
-from bvae_tune.models.networks import ModelConfig
+from bvae_tune.models.config import ModelConfig
 from bvae_tune.space_file import KeyPath, SpaceFile, find_space, override, read_mapping, read_space_file
-from bvae_tune.training.bank import TrainingConfig
+from bvae_tune.training.config import TrainingConfig
 
 Scalar = bool | int | float | str | None
 Kind = Literal["uniform", "loguniform", "int", "logint", "categorical", "grid"]
@@ -94,13 +95,14 @@ class SearchConfig:
     keep_models: int = 3
 
     def __post_init__(self) -> None:
-        _at_least(self, trials=1, startup_trials=1, reduction_factor=2, seed=0, keep_models=1)
+        least = {"trials": 1, "startup_trials": 1, "reduction_factor": 2, "seed": 0, "keep_models": 1}
+        for key, bound in (least | ({"min_resource": 1} if self.min_resource is not None else {})).items():
+            if getattr(self, key) < bound:
+                raise InputError(f"search.{key}: {getattr(self, key)} must be at least {bound}")
         if self.pruner != "none" and self.min_resource is None:
-            raise InputError(f"pruner {self.pruner} needs min_resource: the training steps before the first decision")
-        if self.min_resource is not None:
-            _at_least(self, min_resource=1)
+            raise InputError(f"search.min_resource: {self.pruner} needs it, the training steps before anything stops")
         if len(set(self.baselines)) < len(self.baselines):
-            raise InputError(f"baselines: {list(self.baselines)} names one twice")
+            raise InputError(f"search.baselines: {list(self.baselines)} names one twice")
 
 
 @dataclass(frozen=True)
@@ -117,19 +119,14 @@ class ResourcesConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.cpus_per_trial < math.inf:
-            raise InputError(f"cpus_per_trial is {self.cpus_per_trial}; it must be above zero")
+            raise InputError(f"resources.cpus_per_trial: {self.cpus_per_trial} must be above 0")
         gpus = self.gpus_per_trial
         if gpus != "auto" and not (0 <= gpus <= 1 or (float(gpus).is_integer() and gpus > 0)):
-            raise InputError(f"gpus_per_trial is {gpus}; give auto, a fraction from 0 to 1, or a whole number")
+            raise InputError(
+                f"resources.gpus_per_trial: {gpus} must be auto, a fraction from 0 to 1, or a whole number"
+            )
         if self.concurrent_trials != "auto" and self.concurrent_trials < 1:
-            raise InputError(f"concurrent_trials is {self.concurrent_trials}; give auto or at least 1")
-
-
-def _at_least(config: object, **bounds: int) -> None:
-    for key, bound in bounds.items():
-        value = getattr(config, key)
-        if value < bound:
-            raise InputError(f"{key} is {value}; it must be at least {bound}")
+            raise InputError(f"resources.concurrent_trials: {self.concurrent_trials} must be auto or at least 1")
 
 
 class StudyConfig(BaseModel):
@@ -219,7 +216,7 @@ def configure(config: StudyConfig, parameters: Mapping[str, Any]) -> tuple[Model
         other = {"beta": "beta_norm", "beta_norm": "beta"}.get(key) if room == "model" else None
         if other and value is not None and full_key(other) not in map(full_key, parameters):
             data[room][other] = None
-    checked = _validate(SpaceFile("parameters", data), _plain(data), {})
+    checked = _validate(SpaceFile("", data), _plain(data), {})
     return checked.model, checked.training
 
 
@@ -315,9 +312,10 @@ def _explain(data: Any, location: KeyPath, details: Any) -> tuple[KeyPath, str]:
         keys = _fields(room.annotation) if room else tuple(StudyConfig.model_fields)
         return path, f"there is no such key; {_unknown(str(path[-1]), keys)}"
     if kind == "value_error":
-        message = str(details["ctx"]["error"])
-        about = message.split(maxsplit=1)[0].rstrip(":")  # the rooms' messages open with the key that they are about
-        return (*path, about) if isinstance(value, dict) and about in value else path, message
+        key, colon, message = str(details["ctx"]["error"]).partition(": ")
+        if colon and re.fullmatch(r"\w+\.\w+", key):  # the rooms' messages open with the key that they are about
+            return tuple(key.split(".")), message
+        return path, str(details["ctx"]["error"])
     if kind == "literal_error":
         options = [option.strip(" '") for option in details["ctx"]["expected"].replace(" or ", ",").split(",")]
         return path, f"not {_unknown(str(value), options)}"
@@ -342,8 +340,6 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
 
     given = [key for key in ("beta", "beta_norm") if getattr(model, key) is not None]
     searched = [key for key in ("beta", "beta_norm") if full_key(key) in space]
-    if len(given) == 2:
-        fail(("model", "beta_norm"), "beta is given too; they fix each other (beta_norm = beta M / N), so give one")
     if len(searched) == 2:
         fail(("space", paths["model.beta_norm"]), "beta is searched too; they fix each other, so search one")
     if given and searched and given != searched:

@@ -47,7 +47,7 @@ class SpaceFile:
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:
                 return f"{self.name}, line {self.lines[path[:length]]}, {key}"
-        return f"{self.name}, {key}" if key else self.name
+        return ", ".join(part for part in (self.name, key) if part)
 
 
 def packaged_spaces() -> dict[str, Path]:
