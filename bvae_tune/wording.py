@@ -1,0 +1,33 @@
+"""How a number is put to a reader, the same in every table, line and figure."""
+
+from __future__ import annotations
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as `72.3%`; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.1f}%"
+
+
+def percent_with_spread(share: float | None, spread: float | None) -> str:
+    """`72.3% ± 4.1`, both in percent; without a spread (one replica has none) the share alone."""
+    return f"{percent(share)} ± {100 * spread:.1f}" if share is not None and spread else percent(share)
+
+
+def significant(value: float) -> str:
+    """Three significant digits without an exponent where that is short: `0.00552`, `1.26`, `118`."""
+    return f"{value:.3g}"
+
+
+def duration(seconds: float | None, *, short: bool = False) -> str:
+    """`8 s`, `2 min 05 s` (short: `2 min`), `3 h 10 min`, `2 d 4 h`; a dash where there is none."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" if short else f"{whole // 60} min {whole % 60:02d} s"
+    minutes = whole // 60
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
