@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from bvae_tune.metrics.factor_change import MetricConfig
-    from bvae_tune.metrics.protocol import ProtocolConfig, TrialScore
+    from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
+    from bvae_tune.metrics.protocol import TrialScore
     from bvae_tune.search.runner import search as search
     from bvae_tune.search.study import Study
 
@@ -61,8 +61,8 @@ def score(
     import numpy as np
 
     from bvae_tune.errors import InputError
-    from bvae_tune.metrics.factor_change import MetricConfig
-    from bvae_tune.metrics.protocol import ProtocolConfig, score_codes
+    from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
+    from bvae_tune.metrics.protocol import score_codes
 
     means, values = np.asarray(codes), np.asarray(factors)
     means = means[None] if means.ndim == 2 else means

@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bvae_tune.data.factors import LabelsConfig
 from bvae_tune.data.sources import DatasetConfig
 from bvae_tune.errors import InputError
-from bvae_tune.metrics.factor_change import MetricConfig
-from bvae_tune.metrics.protocol import ProtocolConfig
+from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.space_file import KeyPath, SpaceFile, find_space, override, read_mapping, read_space_file
 from bvae_tune.training.config import TrainingConfig
@@ -246,9 +245,10 @@ def _read_distributions(
         where, key = file.where(("space", name)), full_key(name)
         if key not in known:
             raise InputError(f"{where}: this key cannot be searched; {_unknown(name, (*_SHORT_NAMES, *known))}")
-        if key in paths:
+        if key in paths and ("space", name) not in file.overridden:
             raise InputError(f"{where}: the same key as {paths[key]}; give it once")
         if body is None:  # as --set space.beta=null leaves it
+            read.pop(key, None)
             continue
         if not isinstance(body, dict) or len(body) != 1:
             raise InputError(f"{where} is {body!r}; give one distribution, as in {name}: {{uniform: [1, 4]}}")
