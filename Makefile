@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint cluster/constraints.txt
 SPACE ?= search_spaces/shapes.yaml
 
-.PHONY: setup search test soak bench check clean
+.PHONY: setup search test soak bench check wheel clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
 
-search: setup
+search: $(VENV)/.installed
 	$(BIN)/bvae-tune search --space $(SPACE)
 
 test: check
@@ -28,8 +28,13 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 
+# For the clusters: cluster/*.yaml send it to their machines.
+wheel: $(VENV)/.installed
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
