@@ -1,0 +1,19 @@
+"""Images and what is known about them. Imports neither torch nor anything above this room."""
+
+from bvae_tune.data.factors import FactorSpace, LabelsConfig, WeakLabels, draw_labels
+from bvae_tune.data.image_store import DamagedStoreError, ImageStore, open_store, write_store
+from bvae_tune.data.sources import DatasetConfig, cache_folder, open_dataset
+
+__all__ = [
+    "DamagedStoreError",
+    "DatasetConfig",
+    "FactorSpace",
+    "ImageStore",
+    "LabelsConfig",
+    "WeakLabels",
+    "cache_folder",
+    "draw_labels",
+    "open_dataset",
+    "open_store",
+    "write_store",
+]
