@@ -19,8 +19,6 @@ from bvae_tune.metrics.classifier import SoftmaxProblem, accuracy, fit_adagrad, 
 from bvae_tune.metrics.config import MetricConfig
 from bvae_tune.randomness import generator
 
-__all__ = ["MetricConfig", "factor_change", "pair_tables"]
-
 # Codes gathered at a time: both ends of the pairs stay in a core's cache.
 GATHERED_VALUES = 2**18
 

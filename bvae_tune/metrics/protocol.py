@@ -17,8 +17,6 @@ from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
 from bvae_tune.metrics.factor_change import factor_change, pair_tables
 from bvae_tune.metrics.mutual_information import information
 
-__all__ = ["MetricConfig", "ProtocolConfig", "TrialScore", "score_codes"]
-
 # A factor of which the best latent knows less is named as not represented.
 MISSING_INFORMATION = 0.05
 
@@ -78,7 +76,7 @@ class TrialScore:
 
 
 def score_codes(
-    mean: NDArray[np.floating],
+    mean: NDArray[np.number],
     factors: NDArray[np.integer],
     factor_names: Sequence[str],
     metric: MetricConfig,
@@ -89,7 +87,7 @@ def score_codes(
     """Score the codes of R replicas for the same n labelled images. A replica alone answers the same questions.
 
     Args:
-        mean: (R, n, M) float.
+        mean: (R, n, M); any real numbers, at least float32 while they are compared.
         factors: (n, K) int, -1 where unknown.
         factor_names: the K names.
         metric, protocol: how; R is that of the codes, whatever `protocol.replicas` says.
@@ -97,18 +95,19 @@ def score_codes(
         logvar: (R, n, M) float; tells the agreement which latents are informative.
 
     Raises:
-        InputError: shapes that do not fit, codes that are not finite, or fewer than two usable factors.
+        InputError: shapes that do not fit, factors that are not whole numbers, codes that are not finite, or fewer
+            than two usable factors.
     """
-    _check_shapes(mean, factors, factor_names, logvar)
+    _check(mean, factors, factor_names, logvar)
     values = factors.astype(np.int64)
-    _check_finite(mean)
+    codes: NDArray[np.floating] = mean.astype(np.result_type(mean, np.float32), copy=False)
     tables = pair_tables(values, factor_names, seed)
-    draws = [factor_change(mean, tables, metric, seed, draw) for draw in range(protocol.classifier_seeds)]
+    draws = [factor_change(codes, tables, metric, seed, draw) for draw in range(protocol.classifier_seeds)]
     scores = np.stack([draw.scores for draw in draws], axis=-1)  # (lengths, R, S)
     at = metric.lengths.index(metric.pairs)
     kept = _kept(scores[at], protocol.keep)
     weight = kept.sum(axis=1) / kept.sum()
-    known = information(mean, values[:, tables.factors])
+    known = information(codes, values[:, tables.factors])
     shares = {factor_names[k]: float(share) for k, share in zip(tables.factors, weight @ known.factors, strict=True)}
     replica_scores = scores[at].mean(axis=1)
     return TrialScore(
@@ -127,7 +126,7 @@ def score_codes(
         information=shares,
         missing=tuple(name for name, share in shares.items() if share < MISSING_INFORMATION),
         unusable=tables.unusable,
-        agreement=float(agreement(mean, logvar).mean()) if len(mean) > 1 else None,
+        agreement=float(agreement(codes, logvar).mean()) if len(mean) > 1 else None,
         converged=all(draw.converged for draw in draws),
     )
 
@@ -140,28 +139,27 @@ def _kept(scores: NDArray[np.float64], keep: float) -> NDArray[np.bool_]:
     return mask.reshape(scores.shape)
 
 
-def _check_shapes(
-    mean: NDArray[np.floating],
+def _check(
+    mean: NDArray[np.number],
     factors: NDArray[np.integer],
     factor_names: Sequence[str],
     logvar: NDArray[np.floating] | None,
 ) -> None:
-    if mean.ndim != 3 or factors.ndim != 2 or mean.shape[1] != len(factors):
+    if mean.ndim != 3 or factors.ndim != 2 or mean.shape[1] != len(factors) or not mean.size:
         raise InputError(
             f"codes {mean.shape} and factors {factors.shape} do not fit: give (replicas, images, latents) and"
-            " (images, factors)"
+            " (images, factors), none of them empty"
         )
+    if not np.issubdtype(factors.dtype, np.integer):
+        raise InputError(f"factors are {factors.dtype}: give whole numbers, one per value, -1 where unknown")
     if factors.shape[1] != len(factor_names):
         raise InputError(f"factors have {factors.shape[1]} columns and {len(factor_names)} names: {factor_names}")
     if logvar is not None and logvar.shape != mean.shape:
         raise InputError(f"logvar {logvar.shape} must have the shape of the codes {mean.shape}")
-
-
-def _check_finite(mean: NDArray[np.floating]) -> None:
     bad = ~np.isfinite(mean)
     if bad.any():
         replica, image, latent = np.argwhere(bad)[0]
         raise InputError(
             f"{bad.sum()} of {mean.size} codes are not finite numbers, the first of replica {replica}, image {image},"
-            f" latent {latent}: such codes have no score; the model has probably diverged (try a lower learning rate)"
+            f" latent {latent}: they have no score; a model that gives such codes has diverged"
         )
