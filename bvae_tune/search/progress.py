@@ -19,7 +19,7 @@ from rich.text import Text
 from bvae_tune.wording import duration, percent, percent_with_spread, significant
 
 if TYPE_CHECKING:
-    from bvae_tune.search.study import TrialRecord
+    from bvae_tune.search.records import TrialRecord
 
 FINISHED = ("complete", "pruned", "failed")
 STATE_STYLES = {"running": "cyan", "complete": "", "pruned": "dim", "failed": "red"}
@@ -172,7 +172,7 @@ class Progress:
             return "no finished trial yet"
         spread = best.result.score.spread if best.result else None
         where = f"β {significant(best.beta)} (β_norm {significant(best.beta_norm)}), M {best.latent_size}"
-        return f"best {percent_with_spread(best.score, spread)}{_pairs(best)}: {trial_name(best)}, {where}"
+        return f"best {percent_with_spread(best.score, spread)}{_pairs(best)}: {best.label}, {where}"
 
     def _news(self, record: TrialRecord) -> str:
         what = f"β {significant(record.beta)}, M {record.latent_size}, {duration(record.seconds)}"
@@ -183,7 +183,7 @@ class Progress:
                 told = f"pruned at step {last_step(record)} with {percent(last_score(record))}"
             case _:
                 told = percent(record.score)
-        return f"{trial_name(record)}: {told} ({what}); {self._count()}; {self._best_text()}; {self._left_text()}"
+        return f"{record.label}: {told} ({what}); {self._count()}; {self._best_text()}; {self._left_text()}"
 
     # The live table.
 
@@ -225,7 +225,7 @@ class Progress:
             clock = self._since_update() if record.state == "running" else 0.0
             score = percent_with_spread(last_score(record), record.result.score.spread if record.result else None)
             table.add_row(
-                trial_name(record),
+                record.label,
                 record.state,
                 significant(record.beta),
                 str(record.latent_size),
@@ -245,7 +245,7 @@ class Progress:
             score = best.result.score
             against = [f"chance {percent(score.chance)}"]
             against += [
-                f"{trial_name(record)} {percent(record.score)}"
+                f"{record.label} {percent(record.score)}"
                 for record in self._records
                 if record.kind == "baseline" and record.score is not None
             ]
@@ -253,16 +253,11 @@ class Progress:
             lines.append(Text(f"against {', '.join(against)}{missing}"))
         failed = [record for record in self._records if record.state == "failed"]
         for record in failed[-FAILURES_SHOWN:]:
-            lines.append(Text(f"{trial_name(record)} failed: {record.reason or 'reason unknown'}", style="red"))
+            lines.append(Text(f"{record.label} failed: {record.reason or 'reason unknown'}", style="red"))
         for line in lines:
             line.no_wrap = True
             line.overflow = "ellipsis"
         return lines
-
-
-def trial_name(record: TrialRecord) -> str:
-    """`trial 7`, or the label of a control: `untrained`, `β = 1`."""
-    return record.label or f"{'trial' if record.kind == 'search' else record.kind} {record.number}"
 
 
 def last_step(record: TrialRecord) -> int:

@@ -20,8 +20,7 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 if TYPE_CHECKING:
-    from bvae_tune.search.study import TrialRecord, TrialResult
-
+    from bvae_tune.search.records import TrialRecord, TrialResult
     from bvae_tune.space import Distribution
 
 SHOWN_ALWAYS = ("beta", "beta_norm", "latent_size")
@@ -93,7 +92,7 @@ class TensorBoardLog:
         if run not in self._files:
             values = {key: _value(record.parameters[key]) for key in self._types if key in record.parameters}
             values |= {"beta": record.beta, "beta_norm": record.beta_norm, "latent_size": record.latent_size}
-            values["kind"] = record.label or record.kind
+            values["kind"] = record.kind if record.kind == "search" else record.label
             self._write(run, Event(summary=hparams_pb(values, trial_id=run), step=0))
 
     def _columns(self, factors: tuple[str, ...]) -> Summary:
