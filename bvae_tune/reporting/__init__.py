@@ -1,0 +1,1 @@
+"""Figures and tables: draws arrays, trials and studies, and computes nothing."""

@@ -1,0 +1,163 @@
+"""Figures of a study, each a function from trials to a matplotlib Figure; `write_png` puts one on disk.
+
+Figures are built on `matplotlib.figure.Figure` without pyplot: no window, no global state, any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+
+from bvae_tune.search.progress import last_score
+from bvae_tune.wording import percent, percent_with_spread, significant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bvae_tune.search.records import TrialRecord
+
+DPI = 150
+SMALL, TEXT, TITLE = 8.0, 9.0, 11.0  # points
+INK, FAINT, RED = "#222222", "#777777", "#c0392b"
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write the figure at its own size: `figure.get_size_inches() * figure.dpi` pixels."""
+    figure.savefig(path, dpi=figure.dpi, format="png")
+
+
+def score_curve(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord], title: str) -> Figure:
+    """Score against β over a study.
+
+    Args:
+        trials: searched ones. Filled: finished, with the spread over replicas as a bar. Hollow: pruned, at their last
+            score. Crosses at the foot: failed. All coloured by M. The best one is ringed and named.
+        controls: baselines are horizontal lines beside chance; confirmations are small diamonds.
+        title: over the figure.
+    """
+    figure = Figure(figsize=(8.0, 4.8), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    confirmed = [record for record in controls if record.kind == "confirm" and record.score is not None]
+    finished = [record for record in trials if record.state == "complete" and record.score is not None]
+    pruned = [record for record in trials if record.state == "pruned" and record.intermediate]
+    failed = [record for record in trials if record.state == "failed"]
+
+    sizes = [record.latent_size for record in (*finished, *pruned, *confirmed)] or [1]
+    levels = np.arange(min(sizes), max(sizes) + 2)
+    palette = mpl.colormaps["viridis"](np.linspace(0.0, 0.92, len(levels) - 1))  # its last yellows vanish on white
+    for record in (*finished, *pruned, *confirmed):
+        _mark(axes, record, to_hex(palette[record.latent_size - min(sizes)]))
+    for record in failed:
+        axes.plot(record.beta, 0.025, "x", color=RED, markersize=5, transform=axes.get_xaxis_transform())
+    if finished:
+        _name_best(axes, max(finished, key=lambda record: record.score or 0.0))
+    _reference_lines(axes, trials, controls)
+
+    _style(axes)
+    pairs = next((record.result.score.pairs for record in (*trials, *controls) if record.result), None)
+    axes.set_ylabel(f"score (L = {pairs})" if pairs else "score", fontsize=TEXT, color=INK)
+    shown = [
+        (finished, "finished", "o", FAINT, FAINT),
+        (pruned, "pruned, last score", "o", FAINT, "none"),
+        (confirmed, "fresh seeds", "D", FAINT, FAINT),
+        (failed, "failed", "x", RED, RED),
+    ]
+    handles = [
+        Line2D([], [], linestyle="none", label=name, marker=marker, color=colour, markerfacecolor=face, markersize=5)
+        for records, name, marker, colour, face in shown
+        if records
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=4, fontsize=SMALL, frameon=False, labelcolor=INK)
+    if len(set(sizes)) > 1:
+        colours = ScalarMappable(BoundaryNorm(levels - 0.5, len(palette)), ListedColormap(palette))
+        bar = figure.colorbar(colours, ax=axes, fraction=0.04, pad=0.03)
+        bar.set_label("latents M", fontsize=TEXT, color=INK)
+        bar.set_ticks(list(range(min(sizes), max(sizes) + 1, max(1, round(len(palette) / 10)))))
+        bar.ax.tick_params(which="both", labelsize=SMALL, labelcolor=INK, length=0)
+        bar.outline.set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
+    return figure
+
+
+def _mark(axes: Axes, record: TrialRecord, colour: str) -> None:
+    score = last_score(record) or 0.0
+    spread = record.result.score.spread if record.result and record.state == "complete" else 0.0
+    if spread > 0:
+        axes.errorbar(record.beta, score, yerr=spread, fmt="none", ecolor=colour, elinewidth=1.2, zorder=2)
+    hollow = record.state == "pruned"
+    axes.plot(
+        record.beta,
+        score,
+        marker="D" if record.kind == "confirm" else "o",
+        markersize=4.5 if record.kind == "confirm" else 7,
+        markerfacecolor="none" if hollow else colour,
+        markeredgecolor=colour if hollow else "white",
+        markeredgewidth=1.3 if hollow else 0.6,
+        zorder=3,
+    )
+
+
+def _name_best(axes: Axes, best: TrialRecord) -> None:
+    score, spread = best.score or 0.0, best.result.score.spread if best.result else 0.0
+    axes.plot(best.beta, score, "o", markersize=12, markerfacecolor="none", markeredgecolor=INK, zorder=4)
+    axes.annotate(
+        f"{best.label}: {percent_with_spread(score, spread)}\nβ {significant(best.beta)}, M {best.latent_size}",
+        (best.beta, score),
+        # Above 100%, where no other trial can lie.
+        xytext=(best.beta, 1.03),
+        arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7, "shrinkB": 6},
+        ha="center",
+        va="bottom",
+        fontsize=SMALL,
+        color=INK,
+    )
+
+
+def _reference_lines(axes: Axes, trials: Sequence[TrialRecord], controls: Sequence[TrialRecord]) -> None:
+    lines = [
+        (record.score, record.label) for record in controls if record.kind == "baseline" and record.score is not None
+    ]
+    lines += [(record.result.score.chance, "chance") for record in (*trials, *controls) if record.result][:1]
+    height = 0.0
+    for score, label in sorted(lines):
+        axes.axhline(score, color=FAINT, linewidth=1.0, linestyle=":" if label == "chance" else "--", zorder=1)
+        height = max(score, height)
+        axes.annotate(
+            f"{label} {percent(score)}",
+            (1.0, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+            color=FAINT,
+            annotation_clip=False,
+        )
+        height += 0.05  # lines of nearly one height would write over each other
+
+
+def _style(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.margins(x=0.08)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel("β", fontsize=TEXT, color=INK)
+    axes.set_ylim(0, 1.15)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SMALL, labelcolor=INK, length=0)
+    axes.tick_params(axis="x", which="minor", length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
