@@ -1,7 +1,8 @@
 """Images and what is known about them. Imports neither torch nor anything above this room."""
 
-from bvae_tune.data.factors import FactorSpace, LabelsConfig, WeakLabels, draw_labels
+from bvae_tune.data.factors import FactorSpace, LabelsConfig, WeakLabels, draw_labels, load_labels
 from bvae_tune.data.image_store import DamagedStoreError, ImageStore, open_store, write_store
+from bvae_tune.data.labels_file import read_labels
 from bvae_tune.data.sources import DatasetConfig, cache_folder, open_dataset
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     "WeakLabels",
     "cache_folder",
     "draw_labels",
+    "load_labels",
     "open_dataset",
     "open_store",
+    "read_labels",
     "write_store",
 ]

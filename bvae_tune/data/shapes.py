@@ -37,7 +37,7 @@ SPACE: Final = FactorSpace(
 RENDERING: Final = 1
 
 _SQUARE_HALF_SIDE: Final = 9.6
-_ELLIPSE_HALF_AXES: Final = (12.8, 7.2)
+_ELLIPSE_HALF_AXES: Final = (12.77, 7.21)
 # The heart is x = sum_k a_k sin(kt), y = sum_k b_k cos(kt), k from 1 and from 0: the shortest symmetric closed curve
 # that leaves next to no pixel of the real dSprites frames on its wrong side.
 _HEART_SINES: Final = (7.219, 0.208, -2.374, 0.007)

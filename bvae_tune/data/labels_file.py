@@ -1,0 +1,165 @@
+"""Weak labels from a Parquet or CSV file."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from bvae_tune.data.factors import LabelsConfig, WeakLabels, columns_of, subset
+from bvae_tune.errors import InputError
+
+if TYPE_CHECKING:
+    from bvae_tune.data.image_store import ImageStore
+
+INDEX = "index"
+
+
+def read_labels(path: str | Path, store: ImageStore, config: LabelsConfig) -> WeakLabels:
+    """Read labels from a file with a column `index` (the image's number in the store) and one column per factor.
+
+    An empty cell, or NaN, is an unknown value. Whole numbers, truth values, strings and dates are categories, in
+    ascending order; numbers with fractions are continuous and cut into `config.bins` bins of about equally many
+    labels, unless they have no more different values than that.
+
+    Args:
+        path: a `.parquet` or `.csv` file (comma-separated, UTF-8, names in its first line).
+        store: the images that the labels are for.
+        config: count, factors, seed and bins; its own path is not looked at.
+
+    Raises:
+        InputError: the file is missing or unreadable; it has no column `index`, no factor, or not the one asked for; an
+            index that is missing, no whole number, not in the store, or there twice; a value that is no number among
+            numbers; nothing known; more labels asked for than it has; fewer than two bins. Rows are counted from 1,
+            without the line of names.
+    """
+    path = Path(path)
+    if config.bins < 2:
+        raise InputError(f"labels.bins: {config.bins}; at least 2")
+    table = _read(path)
+    names = _factor_names(path, table)
+    if config.factors is not None:
+        columns_of(config.factors, names, f"in {path}")
+        names = config.factors
+    indices = _image_indices(path, table[INDEX], store)
+    factors = np.stack([_value_indices(path, name, table[name], config.bins) for name in names], axis=1)
+    if (factors < 0).all():
+        raise InputError(f"{path}: nothing usable: every cell of {', '.join(names)} is empty")
+    chosen = subset(config, len(indices), f"labels in {path}")
+    return WeakLabels(names, indices[chosen], factors[chosen])
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        match path.suffix.lower():
+            case ".parquet":
+                return pa.parquet.read_table(path)
+            case ".csv":
+                table = pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(strings_can_be_null=True))
+                return table.rename_columns([name.strip() for name in table.column_names])
+    except FileNotFoundError:
+        raise InputError(f"labels.path: {path}: no such file") from None
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"labels.path: {path}: cannot be read: {error}") from None
+    raise InputError(f"labels.path: {path}: expected a .parquet or .csv file")
+
+
+def _factor_names(path: Path, table: pa.Table) -> tuple[str, ...]:
+    names = table.column_names
+    if len(set(names)) < len(names) or "" in names:
+        raise InputError(f"{path}: every column needs a name of its own; found {', '.join(map(repr, names))}")
+    if INDEX not in names:
+        close = difflib.get_close_matches(INDEX, [name.lower() for name in names], n=1)
+        hint = f"; rename {names[[name.lower() for name in names].index(close[0])]!r}?" if close else ""
+        raise InputError(f"{path}: no column {INDEX!r} with the images' numbers; found {', '.join(names)}{hint}")
+    if len(names) == 1:
+        raise InputError(f"{path}: no column besides {INDEX!r}; add one column per factor")
+    return tuple(name for name in names if name != INDEX)
+
+
+def _image_indices(path: Path, column: pa.ChunkedArray, store: ImageStore) -> npt.NDArray[np.int64]:
+    """(n,) int64, each checked to be an image of the store, and there once."""
+    values = column.to_pylist()
+    for row, value in enumerate(values, start=1):
+        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+        if not whole:
+            raise InputError(f"{path}, row {row}, column {INDEX!r}: {_shown(value)}; expected the number of an image")
+        if not 0 <= value < store.count:
+            raise InputError(
+                f"{path}, row {row}, column {INDEX!r}: there is no image {value} in {store.name},"
+                f" which has {store.count} (0 to {store.count - 1})"
+            )
+    indices = np.array(values, np.int64)
+    if not len(indices):
+        raise InputError(f"{path}: no rows")
+    order = np.argsort(indices, kind="stable")
+    repeated = np.flatnonzero(np.diff(indices[order]) == 0)
+    if len(repeated):
+        first, second = sorted((int(order[repeated[0]]) + 1, int(order[repeated[0] + 1]) + 1))
+        raise InputError(
+            f"{path}, row {second}, column {INDEX!r}: image {indices[second - 1]} is there twice, first in row {first}"
+        )
+    return indices
+
+
+def _value_indices(path: Path, name: str, column: pa.ChunkedArray, bins: int) -> npt.NDArray[np.int64]:
+    """(n,) int64 from 0, -1 where the cell is empty."""
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        column, kind = column.cast(pa.int8()), pa.int8()
+    if pa.types.is_null(kind):
+        return np.full(len(column), -1, np.int64)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return _from_numbers(path, name, column.cast(pa.float64(), safe=False).to_numpy(), bins)
+    try:
+        cells = column.cast(pa.string()).to_pylist()
+    except pa.ArrowException:
+        raise InputError(f"{path}, column {name!r}: {kind}; expected numbers, truth values or strings") from None
+    return _from_strings(path, name, [(cell or "").strip() for cell in cells], bins)
+
+
+def _from_strings(path: Path, name: str, cells: list[str], bins: int) -> npt.NDArray[np.int64]:
+    levels = sorted(set(cells) - {""})
+    numbers = {level for level in levels if _is_number(level)}
+    # A slip of the pen makes strings of a whole column of numbers: name the slip instead.
+    words = [row for row, cell in enumerate(cells, start=1) if cell and cell not in numbers]
+    numeric = sum(cell in numbers for cell in cells)
+    if not words:
+        return _from_numbers(path, name, np.array([float(cell or "nan") for cell in cells]), bins)
+    if len(words) < numeric:
+        raise InputError(
+            f"{path}, row {words[0]}, column {name!r}: {cells[words[0] - 1]!r} is no number, as {numeric} other cells are"
+        )
+    rank = {level: number for number, level in enumerate(levels)}
+    return np.array([rank.get(cell, -1) for cell in cells], np.int64)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _from_numbers(path: Path, name: str, values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
+    infinite = np.flatnonzero(np.isinf(values))
+    if len(infinite):
+        raise InputError(f"{path}, row {infinite[0] + 1}, column {name!r}: {values[infinite[0]]}; expected a number")
+    known = ~np.isnan(values)
+    levels = np.unique(values[known])
+    if len(levels) > bins and (levels % 1 != 0).any():
+        levels = np.unique(np.quantile(values[known], np.arange(bins) / bins, method="inverted_cdf"))
+    # The last level that is not above the value: the value itself, or the start of its bin, which some label has.
+    codes = np.searchsorted(levels, values, side="right") - 1
+    return np.where(known, codes, -1).astype(np.int64)
+
+
+def _shown(value: object) -> str:
+    return "empty" if value is None else repr(value)
