@@ -1,0 +1,82 @@
+"""What a convex problem promises of its two fits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import check_grad
+from sklearn.linear_model import LogisticRegression
+
+from bvae_tune.metrics import classifier
+from bvae_tune.metrics.classifier import SoftmaxProblem, accuracy, fit_adagrad, fit_lbfgs
+
+
+def clouds(spread: float, seed: int = 0, points: int = 2_000) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Three Gaussian clouds in five dimensions, of very different scales, that overlap the more the larger `spread`."""
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(3, size=points)
+    centres = rng.normal(size=(3, 5))
+    return (centres[classes] + spread * rng.normal(size=(points, 5))) * [1, 1, 0.1, 0.01, 3], classes
+
+
+def test_gradient_is_that_of_the_loss() -> None:
+    points, classes = clouds(1.0, points=50)
+    problem = SoftmaxProblem(points, classes, 3, ridge=0.1)
+    start = np.random.default_rng(1).normal(size=18)
+    error = check_grad(
+        lambda flat: problem.loss_and_gradient(flat.reshape(3, 6))[0],
+        lambda flat: problem.loss_and_gradient(flat.reshape(3, 6))[1].ravel(),
+        start,
+    )
+    assert error < 1e-5
+
+
+def test_minimum_is_that_of_scikit_learn() -> None:
+    points, classes = clouds(1.0)
+    ridge = 1e-3
+    fit = fit_lbfgs(SoftmaxProblem(points, classes, 3, ridge))
+    theirs = LogisticRegression(C=1 / (ridge * len(points)), tol=1e-10, max_iter=10_000).fit(points, classes)
+    assert fit.converged
+    assert fit.weights[:, :-1] == pytest.approx(theirs.coef_, abs=2e-3)
+    assert accuracy(fit, points, classes) == pytest.approx(theirs.score(points, classes), abs=1e-3)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 3.0])
+def test_lbfgs_has_the_lower_loss_and_adagrad_stays_above_it(spread: float) -> None:
+    points, classes = clouds(spread)
+    problem = SoftmaxProblem(points / points.std(), classes, 3, 1e-6)
+    best = fit_lbfgs(problem)
+    slow = fit_adagrad(problem, np.random.default_rng(2))
+    assert best.converged
+    assert slow.converged
+    assert best.loss <= slow.loss < np.log(3)
+    # A convex loss lies above its tangents: no weights, Adagrad's included, are better by more than this.
+    _, gradient = problem.loss_and_gradient(best.weights)
+    assert slow.loss >= best.loss + np.vdot(gradient, slow.weights - best.weights)
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 0.0])
+def test_separable_points_have_a_fit(ridge: float) -> None:
+    points, classes = clouds(0.01)
+    fit = fit_lbfgs(SoftmaxProblem(points / points.std(), classes, 3, ridge))
+    assert fit.converged
+    assert np.isfinite(fit.weights).all()
+    assert accuracy(fit, points / points.std(), classes) == 1
+
+
+def test_dead_and_repeated_columns_leave_the_fit_alone() -> None:
+    points, classes = clouds(1.0)
+    wide = np.hstack([points, np.zeros((len(points), 2)), points[:, :1]])
+    plain, padded = (fit_lbfgs(SoftmaxProblem(p / points.std(), classes, 3, 1e-6)) for p in (points, wide))
+    assert padded.converged
+    assert padded.loss == pytest.approx(plain.loss, abs=1e-5)
+
+
+def test_the_bound_on_iterations_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, classes = clouds(1.0)
+    problem = SoftmaxProblem(points / points.std(), classes, 3, 1e-6)
+    monkeypatch.setattr(classifier, "LBFGS_ITERATIONS", 2)
+    monkeypatch.setattr(classifier, "ADAGRAD_STEPS", classifier.ADAGRAD_CHECK_EVERY)
+    assert not fit_lbfgs(problem).converged
+    assert not fit_adagrad(problem, np.random.default_rng(2)).converged
