@@ -3,7 +3,7 @@
 from bvae_tune.data.factors import FactorSpace, LabelsConfig, WeakLabels, draw_labels, load_labels
 from bvae_tune.data.image_store import DamagedStoreError, ImageStore, open_store, write_store
 from bvae_tune.data.labels_file import read_labels
-from bvae_tune.data.sources import DatasetConfig, cache_folder, open_dataset
+from bvae_tune.data.sources import DatasetConfig, cache_folder, import_arrays, open_dataset
 
 __all__ = [
     "DamagedStoreError",
@@ -14,6 +14,7 @@ __all__ = [
     "WeakLabels",
     "cache_folder",
     "draw_labels",
+    "import_arrays",
     "load_labels",
     "open_dataset",
     "open_store",

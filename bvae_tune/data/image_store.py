@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 _KEY: Final = b"bvae_tune"
-Indices = "npt.NDArray[np.integer[Any]] | torch.Tensor"
 
 
 class DamagedStoreError(InputError):
@@ -49,17 +49,17 @@ class ImageStore:
             bit of the first byte.
     """
 
-    def __init__(self, path: Path, batch: pa.RecordBatch, metadata: dict[str, Any]) -> None:
+    def __init__(self, path: Path, batch: pa.RecordBatch, header: dict[str, Any]) -> None:
         self.path = path
-        self.name: str = metadata["name"]
-        self.count: int = metadata["count"]
-        self.channels, self.height, self.width = metadata["size"]
-        self.bits: int = metadata["bits"]
+        self.name: str = header["name"]
+        self.count: int = header["count"]
+        self.channels, self.height, self.width = header["size"]
+        self.bits: int = header["bits"]
         self.dimensions: int = self.channels * self.height * self.width
-        self.fingerprint: str = metadata["checksum"]
-        self.factor_names: tuple[str, ...] = tuple(metadata["factor_names"])
-        values = tuple(tuple(column) for column in metadata["factor_values"])
-        self.factor_space = FactorSpace(self.factor_names, values) if metadata["grid"] else None
+        self.fingerprint: str = header["checksum"]
+        self.factor_names: tuple[str, ...] = tuple(header["factor_names"])
+        self._space = FactorSpace(self.factor_names, tuple(tuple(values) for values in header["factor_values"]))
+        self.factor_space = self._space if header["grid"] else None
         self.packed: npt.NDArray[np.uint8] = np.frombuffer(batch.column("image").buffers()[1], np.uint8)
         self.packed = self.packed.reshape(self.count, -1)
         self._columns = [batch.column(name).to_numpy() for name in self.factor_names]
@@ -88,22 +88,18 @@ class ImageStore:
 
         where = torch.device(device)
         if where.type == "cpu":
-            picked = np.asarray(indices)
-            if picked.size and (picked.min() < 0 or picked.max() >= self.count):
+            chosen = np.asarray(indices.cpu() if isinstance(indices, torch.Tensor) else indices)
+            if chosen.size and not 0 <= chosen.min() <= chosen.max() < self.count:
                 raise IndexError(f"image indices must lie between 0 and {self.count - 1}")
-            return torch.from_numpy(self._unpack(self.packed[picked]))
-        packed = self._on_device.get(where)
-        if packed is None:
-            packed = self._on_device[where] = torch.tensor(self.packed, device=where)
-        chosen = packed[torch.as_tensor(indices).to(where, non_blocking=True)]
-        if self.bits == 8:
-            return chosen / 255.0
-        shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=where)
-        return ((chosen[..., None] >> shifts) & 1).flatten(-2)[..., : self.dimensions].float()
+            return torch.from_numpy(self._unpack(self.packed[chosen]))
+        if where not in self._on_device:
+            self._on_device[where] = torch.tensor(self.packed, device=where)
+        index = torch.as_tensor(indices).to(where, non_blocking=True)
+        return unpack(self._on_device[where][index], self.bits, self.dimensions)
 
     def _unpack(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         if self.bits == 8:
-            return packed * np.float32(1 / 255)
+            return np.divide(packed, 255, dtype=np.float32)
         pixels = np.take(_bits_of_byte(), packed, axis=0)
         return pixels.reshape(*packed.shape[:-1], -1)[..., : self.dimensions]
 
@@ -117,8 +113,20 @@ class ImageStore:
         Raises:
             DamagedStoreError: the content is not what was written.
         """
-        if _checksum(self.packed, self._columns, (self.channels, self.height, self.width)) != self.fingerprint:
+        factors = self.factors(np.arange(self.count)) if self.factor_names else None
+        size = (self.channels, self.height, self.width)
+        if content_fingerprint(self.packed, size, self.bits, factors, self._space) != self.fingerprint:
             raise DamagedStoreError(f"{self.path}: the content does not match its checksum; build or import it again")
+
+
+def unpack(packed: torch.Tensor, bits: int, dimensions: int) -> torch.Tensor:
+    """Rows of bytes (..., bytes) uint8 -> pixels (..., dimensions) float32 in [0, 1], on the device of the bytes."""
+    import torch
+
+    if bits == 8:
+        return packed.float() / 255
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    return ((packed[..., None] >> shifts) & 1).flatten(-2)[..., :dimensions].float()
 
 
 @cache
@@ -128,10 +136,10 @@ def _bits_of_byte() -> npt.NDArray[np.float32]:
 
 
 def open_store(path: str | Path) -> ImageStore:
-    """Map a store's file; its length and footer are checked, its checksum is not (see `ImageStore.verify`).
+    """Map a store's file. Its length and footer are checked, its checksum is not (see `ImageStore.verify`).
 
     Raises:
-        InputError: no such file, or one of another format.
+        InputError: no such file, or one of another version's format.
         DamagedStoreError: truncated, or no image store at all.
     """
     path = Path(path).absolute()
@@ -139,18 +147,20 @@ def open_store(path: str | Path) -> ImageStore:
         raise InputError(f"{path}: no such file; expected an image store (.arrow)")
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        header = (reader.schema.metadata or {}).get(_KEY)
-        if header is None or reader.num_record_batches != 1:
-            raise DamagedStoreError(f"{path}: an Arrow file, but not an image store of bvae-tune")
-        metadata = json.loads(header)
+        header = json.loads(reader.schema.metadata[_KEY])
+        if header["format"] != FORMAT:
+            raise InputError(f"{path}: format {header['format']}, not {FORMAT}; build or import it again")
         batch = reader.get_batch(0)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DamagedStoreError(f"{path}: truncated or damaged ({error}); build or import it again") from None
-    if metadata["format"] != FORMAT:
-        raise InputError(f"{path}: store format {metadata['format']}, this version reads {FORMAT}; build it again")
-    if batch.num_rows != metadata["count"]:
-        raise DamagedStoreError(f"{path}: {batch.num_rows} images, {metadata['count']} expected; build it again")
-    return ImageStore(path, batch, metadata)
+        batch.validate()
+        if batch.num_rows != header["count"]:
+            raise DamagedStoreError(f"{path}: {batch.num_rows} images for {header['count']}; build or import it again")
+        return ImageStore(path, batch, header)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedStoreError(
+            f"{path}: truncated, damaged or no image store ({error}); build or import it again"
+        ) from None
 
 
 def write_store(
@@ -161,32 +171,26 @@ def write_store(
     size: tuple[int, int, int],
     bits: Literal[1, 8],
     factors: npt.NDArray[np.integer[Any]] | None = None,
-    factor_names: Sequence[str] = (),
-    factor_values: Sequence[Sequence[float]] = (),
+    factor_space: FactorSpace | None = None,
 ) -> ImageStore:
     """Write a store under a temporary name, rename it, and open it; one writer at a time, by a file lock.
 
     Args:
         path: the file to write or replace. Who has the old one open keeps it.
         packed: (n, bytes) uint8, rows as in `ImageStore.packed`.
-        name: what the images are.
+        name: what the images are, for people.
         size: (channels, height, width).
         bits: 1 or 8 per value.
-        factors: (n, K) indices of the factors' values, -1 where unknown.
-        factor_names: K names.
-        factor_values: per factor the values that the indices stand for.
+        factors: (n, K) indices into the values of `factor_space`, -1 where unknown.
+        factor_space: names and values of the K factors.
 
     Raises:
         RunError: the file cannot be written.
     """
     path = Path(path).absolute()
     packed = np.ascontiguousarray(packed)
-    space = FactorSpace(tuple(factor_names), tuple(tuple(float(v) for v in column) for column in factor_values))
-    columns = [] if factors is None else [np.ascontiguousarray(column, np.int16) for column in factors.T]
-    grid = factors is not None and space.count == len(packed)
-    if factors is not None and grid:
-        grid = np.array_equal(factors, space.factors(np.arange(space.count)))
-    metadata = {
+    space = factor_space or FactorSpace((), ())
+    header = {
         "format": FORMAT,
         "name": name,
         "count": len(packed),
@@ -194,38 +198,65 @@ def write_store(
         "bits": bits,
         "factor_names": space.names,
         "factor_values": space.values,
-        "grid": grid,
-        "checksum": _checksum(packed, columns, size),
+        "grid": factors is not None and _is_grid(factors, space),
+        "checksum": content_fingerprint(packed, size, bits, factors, space),
     }
     image = pa.FixedSizeBinaryArray.from_buffers(pa.binary(packed.shape[1]), len(packed), [None, pa.py_buffer(packed)])
     schema = pa.schema(
         [pa.field("image", image.type), *(pa.field(name, pa.int16()) for name in space.names)],
-        metadata={_KEY: json.dumps(metadata)},
+        metadata={_KEY: json.dumps(header)},
     )
-    batch = pa.record_batch([image, *(pa.array(column) for column in columns)], schema=schema)
+    columns = [] if factors is None else [pa.array(column, pa.int16()) for column in factors.T]
+    batch = pa.record_batch([image, *columns], schema=schema)
     partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with store_lock(path):
-            with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                writer.write_batch(batch)
-            os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written ({error})") from error
+    with store_lock(path):
+        try:
+            with partial.open("wb") as file:
+                with pa.ipc.new_file(file, schema) as writer:
+                    writer.write_batch(batch)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise RunError(f"{path}: cannot be written ({error})") from error
     return open_store(path)
 
 
-def store_lock(path: Path) -> FileLock:
-    """The lock that a store's writers hold; may be taken again by its holder."""
-    return FileLock(path.with_name(path.name + ".lock"), is_singleton=True)
-
-
-def _checksum(
-    packed: npt.NDArray[np.uint8], columns: Sequence[npt.NDArray[np.int16]], size: tuple[int, int, int]
+def content_fingerprint(
+    packed: npt.NDArray[np.uint8],
+    size: tuple[int, int, int],
+    bits: int,
+    factors: npt.NDArray[np.integer[Any]] | None,
+    factor_space: FactorSpace,
 ) -> str:
-    digest = hashlib.sha256(repr((*size, packed.shape)).encode())
+    """Hexadecimal SHA-256 of images and factors and of how to read them; arguments as for `write_store`."""
+    reading = [packed.shape, size, bits, factor_space.names, factor_space.values]
+    digest = hashlib.sha256(json.dumps(reading).encode())
     digest.update(packed.data)
-    for column in columns:
-        digest.update(np.ascontiguousarray(column).data)
+    if factors is not None:
+        digest.update(np.ascontiguousarray(factors, np.int16).data)
     return digest.hexdigest()
+
+
+@contextmanager
+def store_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a store's writers, whose folder is made if need be; who holds it may take it again.
+
+    Raises:
+        RunError: the folder or the lock cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(path.name + ".lock"), is_singleton=True)
+        lock.acquire()
+    except OSError as error:
+        raise RunError(f"{path.parent}: cannot be written ({error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_grid(factors: npt.NDArray[np.integer[Any]], space: FactorSpace) -> bool:
+    return space.count == len(factors) and np.array_equal(factors, space.factors(np.arange(space.count)))

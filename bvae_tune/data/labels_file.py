@@ -133,9 +133,8 @@ def _from_strings(path: Path, name: str, cells: list[str], bins: int) -> npt.NDA
     if not words:
         return _from_numbers(path, name, np.array([float(cell or "nan") for cell in cells]), bins)
     if len(words) < numeric:
-        raise InputError(
-            f"{path}, row {words[0]}, column {name!r}: {cells[words[0] - 1]!r} is no number, as {numeric} other cells are"
-        )
+        cell = cells[words[0] - 1]
+        raise InputError(f"{path}, row {words[0]}, column {name!r}: {cell!r} is no number, as {numeric} others are")
     rank = {level: number for number, level in enumerate(levels)}
     return np.array([rank.get(cell, -1) for cell in cells], np.int64)
 

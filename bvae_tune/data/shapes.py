@@ -9,6 +9,7 @@ images are made of these lines.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -96,9 +97,40 @@ def build_shapes(path: str | Path, progress: Progress | None = None) -> ImageSto
         size=(1, SIDE, SIDE),
         bits=1,
         factors=SPACE.factors(np.arange(SPACE.count)),
-        factor_names=SPACE.names,
-        factor_values=SPACE.values,
+        factor_space=SPACE,
     )
+
+
+@dataclass(frozen=True)
+class EqualImages:
+    """How many images of one shape and scale are equal to an earlier one.
+
+    Attributes:
+        shape: its name.
+        scale: its value.
+        images: how many there are.
+        closing: of these, equal because the last rotation is the first one.
+        other: equal for another reason: symmetry, or too few pixels to tell two rotations apart.
+    """
+
+    shape: str
+    scale: float
+    images: int
+    closing: int
+    other: int
+
+
+def equal_images(store: ImageStore) -> tuple[EqualImages, ...]:
+    """Count the equal images of a store of 2D shapes, per shape and scale. Reads all of them (seconds)."""
+    positions = POSITIONS**2
+    counts = []
+    for block, (shape, scale) in enumerate(np.ndindex(*SPACE.sizes[:2])):
+        size = ROTATIONS * positions
+        rows = store.packed[block * size : (block + 1) * size]
+        closing = int((rows[:positions] == rows[-positions:]).all(axis=1).sum())
+        different = len(set(rows.view(f"V{rows.shape[1]}")[:, 0].tolist()))
+        counts.append(EqualImages(SHAPES[shape], SPACE.values[1][scale], size, closing, size - different - closing))
+    return tuple(counts)
 
 
 _OBJECTS: Final = FactorSpace(SPACE.names[:3], SPACE.values[:3])
