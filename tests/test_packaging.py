@@ -17,6 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import bvae_tune
+
 
 @pytest.fixture(scope="module")
 def project(root: Path) -> dict[str, Any]:
@@ -116,6 +118,7 @@ def test_shipped_spaces_are_found_by_name_from_any_folder(
 
 def test_versions_agree(project: dict[str, Any], root: Path) -> None:
     version = project["project"]["version"]
+    assert bvae_tune.__version__ == version
     assert f"version: {version}\n" in (root / "CITATION.cff").read_text()
     assert f"\n## {version}" in (root / "CHANGELOG.md").read_text()
     for cluster in ("gpu.yaml", "local.yaml"):
