@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -36,6 +36,7 @@ class Progress:
         trials_total: searched trials wanted in the end, those of earlier runs of the study included.
         controls_total: baselines and confirmations wanted in the end.
         steps: training steps of a trial that does not search `training.steps` (untrained networks take none).
+        clock: seconds that never go back.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Progress:
         trials_total: int,
         controls_total: int,
         steps: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.error: Exception | None = None
         self._console = console
@@ -53,22 +55,24 @@ class Progress:
         self._steps = steps
         self._records: tuple[TrialRecord, ...] = ()
         self._finished: dict[tuple[str, int], None] = {}  # keys in the order in which trials were seen to end
+        self._reported: dict[tuple[str, int], tuple[int, float]] = {}  # last step, and when it was first seen
         self._slots = 1
-        self._started = self._updated = time.monotonic()
-        self._work_before: float | None = None
+        self._started = self._updated = clock()
+        self._clock = clock
+        self._work_before: int | None = None
         self._left: float | None = None
         live = console.is_terminal and not console.is_dumb_terminal
-        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=2) if live else None
+        self._live = Live(console=console, get_renderable=self.__rich__, refresh_per_second=2) if live else None
 
     def __enter__(self) -> Self:
         with self._guarded():
             if self._live is not None:
                 self._live.start()
             else:
-                totals = [f"{self._totals['trials']} trials"]
-                if self._totals["controls"]:
-                    totals.append(f"{self._totals['controls']} baselines or confirmations")
-                self._line(f"{self._title}: {' and '.join(totals)}")
+                totals = {"trials": self._totals["trials"], "baselines and confirmations": self._totals["controls"]}
+                self._line(
+                    f"{self._title}: {', '.join(f'{number} {name}' for name, number in totals.items() if number)}"
+                )
         return self
 
     def __exit__(
@@ -78,20 +82,26 @@ class Progress:
             if self._live is not None:
                 self._live.stop()
             else:
-                self._line(f"{self._title}: {self._count()} after {duration(self._elapsed())}; {self._best_text()}")
+                parts = [f"{self._title}: {self._count()} after {duration(self._elapsed())}", self._best_text()]
+                self._line("; ".join(filter(None, parts)))
 
     def update(self, records: Sequence[TrialRecord]) -> None:
         """Takes all trials of the study as they now stand, controls too. The first call is the state before the run."""
         with self._guarded():
+            for record in records:
+                step = last_step(record)
+                if self._reported.get(_key(record), (-1, 0.0))[0] != step:
+                    self._reported[_key(record)] = step, self._clock()
+            ended = [record for record in records if record.state in FINISHED and _key(record) not in self._finished]
+            # A new dictionary, since the table may just be reading the old one in its thread.
+            self._finished = {**self._finished, **dict.fromkeys(map(_key, ended))}
             self._records = tuple(records)
             self._slots = max(self._slots, sum(record.state == "running" for record in records))
             work = sum(self._work(record) for record in records)
             first = self._work_before is None
             self._work_before = work if self._work_before is None else self._work_before
-            self._updated = time.monotonic()
+            self._updated = self._clock()
             self._left = self._estimate(work - self._work_before)
-            ended = [record for record in records if record.state in FINISHED and _key(record) not in self._finished]
-            self._finished |= dict.fromkeys(map(_key, ended))
             # At the first call they come from an earlier run of the study: no news.
             if self._live is None and not first:
                 for record in ended:
@@ -113,33 +123,28 @@ class Progress:
         self._console.print(Text(text), soft_wrap=True)
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._started
+        return self._clock() - self._started
 
     def _since_update(self) -> float:
-        return time.monotonic() - self._updated
+        return self._clock() - self._updated
 
     # Time left. Work is counted in training steps; a pruned or failed trial counts as done, so that pruning shows.
 
-    def _steps_of(self, record: TrialRecord) -> float:
-        if record.label == "untrained":
-            return 0
-        return float(record.parameters.get("training.steps", self._steps or 1))
+    def _steps_of(self, record: TrialRecord) -> int:
+        return 0 if record.label == "untrained" else int(record.parameters.get("training.steps", self._steps or 0))
 
-    def _work(self, record: TrialRecord) -> float:
+    def _work(self, record: TrialRecord) -> int:
         steps = self._steps_of(record)
-        if record.state in FINISHED:
-            return steps
-        return min(steps, last_step(record)) if self._steps else 0
+        return steps if record.state in FINISHED else min(steps, last_step(record))
 
-    def _estimate(self, done_here: float) -> float | None:
+    def _estimate(self, done_here: int) -> float | None:
         """Seconds until the last trial ends, from the pace of this run; None before there is any."""
         if done_here <= 0:
             return None
-        open_work = [self._steps_of(r) - self._work(r) for r in self._records if r.state not in FINISHED]
-        unseen = sum(self._totals.values()) - len(self._records)
-        open_work += [float(self._steps or 1)] * max(0, unseen)
-        if not open_work:
-            return 0.0
+        open_work = [self._steps_of(record) - self._work(record) for record in self._records]
+        unseen = max(0, sum(self._totals.values()) - len(self._records))
+        known = [steps for record in self._records if (steps := self._steps_of(record))]
+        open_work += [self._steps or sum(known) // len(known)] * unseen
         slot_seconds_per_step = self._elapsed() * self._slots / done_here
         return slot_seconds_per_step * max(sum(open_work) / self._slots, *open_work)
 
@@ -167,6 +172,8 @@ class Progress:
         return max(scored, key=lambda record: record.score or 0.0, default=None)
 
     def _best_text(self) -> str:
+        if not self._totals["trials"]:
+            return ""
         best = self._best()
         if best is None:
             return "no finished trial yet"
@@ -183,11 +190,12 @@ class Progress:
                 told = f"pruned at step {last_step(record)} with {percent(last_score(record))}"
             case _:
                 told = percent(record.score)
-        return f"{record.label}: {told} ({what}); {self._count()}; {self._best_text()}; {self._left_text()}"
+        parts = [f"{record.label}: {told} ({what})", self._count(), self._best_text(), self._left_text()]
+        return "; ".join(filter(None, parts))
 
     # The live table.
 
-    def _draw(self) -> RenderableType:
+    def __rich__(self) -> RenderableType:
         try:
             return self._view()
         except Exception as error:
@@ -221,8 +229,10 @@ class Progress:
         shown = running + sorted(ended, key=lambda record: order[_key(record)], reverse=True)
         for record in shown[: rows if len(shown) <= rows else rows - 1]:
             steps = self._steps_of(record)
-            step = f"{last_step(record)}/{steps:.0f}" if self._steps and steps else f"{last_step(record)}"
-            clock = self._since_update() if record.state == "running" else 0.0
+            step = f"{last_step(record)}/{steps}" if steps else f"{last_step(record)}"
+            seconds = record.seconds
+            if record.state == "running":
+                seconds = (seconds or 0.0) + self._clock() - self._reported[_key(record)][1]
             score = percent_with_spread(last_score(record), record.result.score.spread if record.result else None)
             table.add_row(
                 record.label,
@@ -231,7 +241,7 @@ class Progress:
                 str(record.latent_size),
                 step,
                 score,
-                duration(None if record.seconds is None else record.seconds + clock),
+                duration(seconds),
                 style="bold green" if record is best else STATE_STYLES.get(record.state, ""),
             )
         if len(shown) > rows:
@@ -239,7 +249,7 @@ class Progress:
         return table
 
     def _foot(self) -> list[Text]:
-        lines = [Text(self._best_text(), style="bold")]
+        lines = [Text(text, style="bold") for text in [self._best_text()] if text]
         best = self._best()
         if best is not None and best.result is not None:
             score = best.result.score
