@@ -212,8 +212,8 @@ class Progress:
         head.add_row(Text(self._title, style="bold"), Text(f"{duration(self._elapsed())}, {self._left_text()}"))
         head.add_row(ProgressBar(total=max(total, 1), completed=done), Text("  " + self._count()))
         foot = self._foot()
-        # Two lines of head, three of the table's own, and one that Live keeps free.
-        rows = max(4, self._console.height - 6 - len(foot))
+        # Two lines of head, four of the table's own, and one for the prompt that follows.
+        rows = max(4, self._console.height - 7 - len(foot))
         return Constrain(Group(head, self._table(rows), *foot), width)
 
     def _table(self, rows: int) -> Table:

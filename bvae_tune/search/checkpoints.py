@@ -1,0 +1,114 @@
+"""The one checkpoint path: a trial's state and result as one file in the study's folder, whole or not there.
+
+Start, reuse, retry and resume all load here. While a trial runs its two latest checkpoints stay, so that one which was
+cut short leaves another; the final file holds the weights only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyarrow import fs
+
+from bvae_tune.errors import InputError
+from bvae_tune.search.records import TrialResult
+from bvae_tune.training.checkpoint import CheckpointError, from_bytes, to_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS = "weights.safetensors"
+_SUFFIX, _DRAFT = ".safetensors", ".draft"
+KEPT_WHILE_RUNNING = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one file holds: `state` for going on, or weights only if `final`."""
+
+    state: dict[str, Tensor]
+    result: TrialResult
+    final: bool
+
+
+class CheckpointFolder:
+    """A trial's checkpoints, reached through pyarrow so that the study may lie where all nodes see it.
+
+    Args:
+        study: the study's folder, an absolute path or a URI that pyarrow knows.
+        folder: the trial's, relative to it.
+    """
+
+    def __init__(self, study: str, folder: str) -> None:
+        self._fs, root = fs.FileSystem.from_uri(study)
+        self._path = f"{root.rstrip('/')}/{folder}"
+
+    def save(self, state: Mapping[str, Tensor], result: TrialResult, final: bool) -> None:
+        """Write atomically, then drop what is no longer needed."""
+        metadata = {"result": json.dumps(result.to_dict()), "final": json.dumps(final)}
+        name = WEIGHTS if final else f"step-{result.step:010d}{_SUFFIX}"
+        self._fs.create_dir(self._path, recursive=True)
+        draft = f"{self._path}/{name}.{os.getpid()}{_DRAFT}"
+        try:
+            with self._fs.open_output_stream(draft) as stream:
+                stream.write(to_bytes(state, metadata))
+            self._fs.move(draft, f"{self._path}/{name}")
+        except OSError:
+            with suppress(OSError):
+                self._fs.delete_file(draft)
+            raise
+        steps = self._steps()
+        for old in steps if final else steps[:-KEPT_WHILE_RUNNING]:
+            self._drop(old)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint: the final one, else the one of most steps; damaged ones are passed over."""
+        for name in (WEIGHTS, *reversed(self._steps())):
+            with suppress(FileNotFoundError, CheckpointError):
+                return self.read(name)
+        return None
+
+    def read(self, name: str) -> Checkpoint:
+        """Raises FileNotFoundError, or CheckpointError where the file is damaged."""
+        path = f"{self._path}/{name}"
+        with self._fs.open_input_stream(path) as stream:
+            state, metadata = from_bytes(stream.read(), path)
+        try:
+            result = TrialResult.from_dict(json.loads(metadata["result"]))
+            return Checkpoint(state, result, json.loads(metadata["final"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} holds no result ({error})") from error
+
+    def clear(self) -> None:
+        """Drop the folder."""
+        with suppress(FileNotFoundError):
+            self._fs.delete_dir(self._path)
+
+    def _steps(self) -> list[str]:
+        """Names of the running trial's checkpoints, by step; drops drafts that a killed worker left."""
+        selector = fs.FileSelector(self._path, allow_not_found=True)
+        names = sorted(info.base_name for info in self._fs.get_file_info(selector))
+        for name in names:
+            if name.endswith(_DRAFT):
+                self._drop(name)
+        return [name for name in names if name.startswith("step-") and name.endswith(_SUFFIX)]
+
+    def _drop(self, name: str) -> None:
+        # A worker that a killed driver left behind may be faster.
+        with suppress(FileNotFoundError):
+            self._fs.delete_file(f"{self._path}/{name}")
+
+
+def sees(study: str, file: str) -> bool:
+    """Whether this node sees `file` in the study's folder."""
+    try:
+        system, root = fs.FileSystem.from_uri(study)
+        info = system.get_file_info(f"{root.rstrip('/')}/{file}")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{study}: not reachable through pyarrow ({error})") from error
+    return bool(info.type == fs.FileType.File)

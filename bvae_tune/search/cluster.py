@@ -1,0 +1,156 @@
+"""Ray: an embedded single node, or a cluster that runs already; what fits on it; whether its nodes see the study."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bvae_tune.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from bvae_tune.space import ResourcesConfig
+
+# Read by Ray when it is imported or started.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+}
+# Trials exchange a few numbers and read images from a mapped file: Ray's own store stays nearly empty.
+_OBJECT_STORE_BYTES = 100 * 2**20
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a trial gets and how many run at once; `cores` are those of the whole cluster."""
+
+    cpus: float
+    gpus: float
+    concurrent: int
+    cores: float
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a trial."""
+        return max(1, int(self.cpus))
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """Ray for the time of a run: embedded without an address, joined with one; one already joined is used as it is.
+
+    Raises:
+        InputError: nothing answers at the address.
+        RunError: the embedded Ray does not start.
+    """
+    for key, value in _QUIET.items():
+        os.environ.setdefault(key, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        ray.init(
+            address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else local),
+        )
+    except Exception as error:
+        if address:
+            raise InputError(f"--address {address}: no Ray cluster could be joined there ({error})") from error
+        raise RunError(f"Ray did not start on this machine: {error}") from error
+    try:
+        for name in ("ray", "ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def place(resources: ResourcesConfig, embedded: bool) -> Placement:
+    """Resolve `auto` against the nodes that are up.
+
+    Raises:
+        InputError: no node can hold a trial (on a cluster that may grow this needs an explicit `concurrent_trials`).
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return _placement(resources, nodes, embedded)
+
+
+def _placement(resources: ResourcesConfig, nodes: list[Mapping[str, float]], embedded: bool) -> Placement:
+    cpus = float(resources.cpus_per_trial)
+    if resources.gpus_per_trial == "auto":
+        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+    else:
+        gpus = float(resources.gpus_per_trial)
+    fitting = sum(_fits(node, cpus, gpus) for node in nodes)
+    if resources.concurrent_trials == "auto":
+        concurrent = fitting
+    else:
+        concurrent = int(resources.concurrent_trials)
+    if concurrent < 1 or (embedded and not fitting):
+        largest = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        hint = "" if embedded else "; on a cluster that grows on demand give resources.concurrent_trials a number"
+        raise InputError(
+            f"resources: a trial takes {cpus:g} CPUs and {gpus:g} GPUs, and no node has them ({largest}); "
+            f"lower resources.cpus_per_trial or gpus_per_trial{hint}"
+        )
+    return Placement(cpus, gpus, concurrent, sum(node.get("CPU", 0) for node in nodes))
+
+
+def _fits(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """How many trials one node holds."""
+    by_cpu = int(node.get("CPU", 0) / cpus + 1e-9)
+    if gpus == 0:
+        return by_cpu
+    on_gpus = node.get("GPU", 0)
+    # A trial's share of a GPU is never split over two.
+    by_gpu = int(on_gpus) * int(1 / gpus + 1e-9) if gpus < 1 else int(on_gpus / gpus + 1e-9)
+    return min(by_cpu, by_gpu)
+
+
+def probe_nodes(study: str, file: str) -> None:
+    """Let every node show that it sees `file` in the study's folder, and has bvae-tune.
+
+    Raises:
+        InputError: names the nodes that do not.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from bvae_tune.search.checkpoints import sees
+
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    probe = ray.remote(num_cpus=0, max_retries=0)(sees)
+    answers = {
+        node: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(study, file)
+        for node in nodes
+    }
+    problems = []
+    for node, answer in answers.items():
+        try:
+            if not ray.get(answer, timeout=60):
+                problems.append(f"{nodes[node]}: does not see it")
+        except Exception as error:
+            problems.append(f"{nodes[node]}: {str(error).strip().splitlines()[-1]}")
+    if problems:
+        raise InputError(
+            f"{study}: every node must see the study's folder and have bvae-tune installed. "
+            + "; ".join(problems)
+            + ". Put --storage on a folder that all nodes share"
+        )

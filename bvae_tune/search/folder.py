@@ -1,0 +1,204 @@
+"""A study's folder: what lies where, how it comes to be, and who may write in it.
+
+    space.yaml        the resolved search space
+    study.json        format version, package versions, hardware, seeds, fingerprints of data and labels
+    optuna.journal    the record: searched trials and controls
+    trials/00007/     checkpoints while trial 7 runs, its weights afterwards if it is among the best
+    controls/00000/   the same for baselines and confirmations
+    tensorboard/      event files
+    results.parquet   the record as a table, derived
+    driver.lock       held by the one process that writes; driver.json names it
+
+Optuna's journal is a local file, so the folder lies on a disk of the driver, which other nodes may mount.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+import psutil
+
+from bvae_tune.errors import InputError
+from bvae_tune.search.journal import create_record
+
+FORMAT_VERSION = 1
+SPACE, STUDY, JOURNAL, RESULTS = "space.yaml", "study.json", "optuna.journal", "results.parquet"
+TRIALS, CONTROLS, TENSORBOARD = "trials", "controls", "tensorboard"
+SCRATCH = ".tune"  # Ray Tune's run folder: never read
+_LOCK, _DRIVER = "driver.lock", "driver.json"
+_PACKAGES = ("bvae-tune", "torch", "ray", "optuna", "numpy", "scikit-learn", "pyarrow", "safetensors")
+
+
+def default_name(space: object = "study") -> str:
+    """A name with the time in it: `shapes-20250301-142530` for the search space `shapes` or `dir/shapes.yaml`."""
+    stem = Path(space).stem if isinstance(space, str | Path) else "study"
+    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def create_folder(storage: str | Path, name: str, space_yaml: str, facts: Mapping[str, Any]) -> Path:
+    """Make the folder of a new study, whole or not at all.
+
+    Args:
+        storage: the folder of studies, made when missing; a path of this machine.
+        name: of the study, a plain folder name.
+        space_yaml: the resolved search space.
+        facts: what `study.json` holds beside format, versions and hardware.
+
+    Raises:
+        InputError: the name exists already or is no folder name, or the storage is not a path of this machine or
+            cannot be written.
+    """
+    if "://" in str(storage):
+        raise InputError(f"--storage {storage}: give a folder of this machine (one that all nodes mount, on a cluster)")
+    if not name or name in (".", "..") or Path(name).name != name:
+        raise InputError(f"--name {name!r}: give a plain folder name, as in --name shapes-1")
+    path = Path(storage).expanduser().absolute() / name
+    taken = f"--name {name}: {path} exists already; choose another name, or go on with it: bvae-tune resume {path}"
+    if path.exists():
+        raise InputError(taken)
+    draft = path.with_name(f".{name}.{os.getpid()}")
+    try:
+        draft.mkdir(parents=True)
+        (draft / SPACE).write_text(space_yaml, encoding="utf-8")
+        data = {"format": FORMAT_VERSION, "name": name, **facts, "versions": versions(), "hardware": hardware()}
+        (draft / STUDY).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        create_record(draft / JOURNAL)
+        draft.rename(path)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise InputError(taken if path.exists() else f"--storage {storage}: cannot be written ({error})") from error
+    return path
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """`study.json` of the study in `path`.
+
+    Raises:
+        InputError: no study there, one of a newer format, or a damaged file.
+    """
+    file = path / STUDY
+    try:
+        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = int(facts["format"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: no study here (no {STUDY}); give the folder that search printed") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: cannot be read as a study's facts ({error}); bring it back from a copy") from error
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{file}: format {version} is newer than this bvae-tune knows ({FORMAT_VERSION}); "
+            f"upgrade bvae-tune (the study was made with {facts.get('versions', {}).get('bvae-tune', 'a newer one')})"
+        )
+    return facts
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The driver's machine."""
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+@contextmanager
+def driver_lock(path: Path) -> Iterator[None]:
+    """Be the one process that writes to the study; repairs what a killed one left behind.
+
+    The lock is the kernel's (flock) and ends with its holder, so that a dead driver is taken over at once. Under it,
+    a journal line cut short, Optuna's stale journal lock and Tune's scratch folder are dropped.
+
+    Raises:
+        InputError: another driver holds it; names the holder.
+    """
+    lock = filelock.FileLock(path / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        who = holder(path) or "another process"
+        raise InputError(f"{path}: {who} drives this study; wait for it, or stop it first") from None
+    try:
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "user": _user(), "since": time.time()}
+        write_atomically(path / _DRIVER, json.dumps(mine).encode())
+        repair(path)
+        yield
+    finally:
+        with suppress(OSError):
+            (path / _DRIVER).unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(path: Path) -> str | None:
+    """Who drives the study, in words; None if nobody does (a dead driver of this host does not count)."""
+    try:
+        data = json.loads((path / _DRIVER).read_text())
+        host, pid, user, since = data["host"], int(data["pid"]), data["user"], float(data["since"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if host == socket.gethostname() and not psutil.pid_exists(pid):
+        return None
+    return f"process {pid} of {user} on {host} (since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))})"
+
+
+def repair(path: Path) -> None:
+    """Drop what a killed driver can leave: a torn last journal line, the journal's lock, Tune's scratch folder."""
+    with (path / JOURNAL).open("r+b") as journal:
+        content = journal.read()
+        journal.truncate(content.rfind(b"\n") + 1)
+    (path / f"{JOURNAL}.lock").unlink(missing_ok=True)
+    shutil.rmtree(path / SCRATCH, ignore_errors=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a local file under another name and rename it; readers see the old file or the new one, whole."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def size_bytes(path: Path) -> int:
+    """Bytes of all files below `path`; files that vanish meanwhile do not count."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
+
+
+def trial_folder(kind: str, number: int) -> str:
+    """Folder of a trial's checkpoints, relative to the study: `trials/00007`, `controls/00000`."""
+    return f"{TRIALS if kind == 'search' else CONTROLS}/{number:05d}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())

@@ -1,0 +1,277 @@
+"""The driver's hand on the record: which trial comes next, and what is written of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from bvae_tune.errors import InputError, RunError
+from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of
+from bvae_tune.randomness import derive_seed
+from bvae_tune.search.folder import CONTROLS, TRIALS, trial_folder
+from bvae_tune.search.pruning import build_pruner, judge
+from bvae_tune.search.records import TrialResult, read_trial
+from bvae_tune.search.sampling import draw_parameters
+from bvae_tune.search.study import Study, control_setting, kept_trials
+from bvae_tune.search.trial_run import TrialTask
+from bvae_tune.space import configure
+
+if TYPE_CHECKING:
+    from bvae_tune.search.cluster import Placement
+    from bvae_tune.search.progress import Progress
+    from bvae_tune.search.tensorboard import TensorBoardLog
+
+
+@dataclass
+class _Open:
+    """A trial in Tune's hands."""
+
+    study: optuna.Study
+    trial: Trial
+    searched: bool
+    failure: str = "the worker failed"
+
+    @property
+    def stored(self) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[self.trial.number]
+
+
+class Recorder:
+    """Feeds Tune from the record and writes down what comes back.
+
+    Order of work: controls (baselines come first), unfinished searched trials, new ones. A trial's replicas are seeded
+    by `derive_seed(search.seed, "trial", number * R + replica)`; controls bring their seeds with them (see
+    `bvae_tune.search.confirm` and `bvae_tune.search.runner`).
+
+    The calls that Tune makes never raise: the first error is kept in `error` and ends the run (see `RunStopper`).
+
+    Args:
+        study: opened by the driver, with its sampler, under the driver's lock.
+        placement: what a trial gets.
+        searching: whether searched trials are run; confirming runs controls only.
+        progress: what a person sees, or None.
+        tensorboard: the event files.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        placement: Placement,
+        searching: bool,
+        progress: Progress | None,
+        tensorboard: TensorBoardLog,
+    ) -> None:
+        self.error: BaseException | None = None
+        self.interrupted = threading.Event()
+        self._study = study
+        self._placement = placement
+        self._progress = progress
+        self._tensorboard = tensorboard
+        self._pruner = build_pruner(study.config.search)
+        self._open: dict[str, _Open] = {}
+        self._searching = searching
+        self._wanted = study.trials_wanted
+        self._unfinished = [
+            (record, number, record is study.searched)
+            for record in ([study.control_trials, study.searched] if searching else [study.control_trials])
+            for number in (trial.number for trial in _in_state(record, TrialState.RUNNING))
+        ]
+        self._finish_decided()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no trial can come any more: nothing is left to start, and nothing runs that could come back."""
+        return not self._open and not self._left()
+
+    def next_task(self, trial_id: str) -> dict[str, Any] | None:
+        """The task of the next trial, known from now on by Tune's `trial_id`; None if there is none."""
+        with self._guarded():
+            while self.error is None and self._left():
+                entry = self._take()
+                self._open[trial_id] = entry
+                try:
+                    task = self._task(entry)
+                except InputError as error:  # values that do not go together
+                    self._end_failed(self._open.pop(trial_id), str(error))
+                    continue
+                self.show()
+                return {"task": task}
+        return None
+
+    def report(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Write a report down; whether the trial is to stop here."""
+        with self._guarded():
+            entry = self._open[trial_id]
+            self._note(entry, result)
+            stop = entry.searched and self._pruned(entry)
+            if stop:
+                self._end(self._open.pop(trial_id), TrialState.PRUNED)
+            self.show()
+            return stop
+        return True
+
+    def complete(self, trial_id: str, result: dict[str, Any]) -> None:
+        """The trial's last report, or its last words; nothing if it was pruned."""
+        with self._guarded():
+            entry = self._open.get(trial_id)
+            if entry is None:
+                return
+            if "fatal" in result:
+                raise RunError(result["fatal"])
+            del self._open[trial_id]
+            if "reason" in result:
+                self._end_failed(entry, result["reason"])
+            else:
+                self._note(entry, result)
+                self._end(entry, TrialState.COMPLETE, result["score"])
+            self.show()
+
+    def worker_failed(self, trial_id: str, how: str) -> None:
+        """A worker died or raised; Tune tries the trial again, or calls `fail` next."""
+        with self._guarded():
+            entry = self._open[trial_id]
+            entry.failure = how
+            if self._progress is not None:
+                self._progress.message(f"{read_trial(entry.stored).label}: {entry.failure}")
+
+    def fail(self, trial_id: str) -> None:
+        """The trial failed for good, for the reason that `worker_failed` heard last."""
+        with self._guarded():
+            entry = self._open.pop(trial_id, None)
+            if entry is not None:
+                self._end_failed(entry, entry.failure)
+                self.show()
+
+    def show(self) -> None:
+        """Show how all trials stand."""
+        if self._progress is not None:
+            searched = self._study.trials if self._searching else []
+            self._progress.update([*self._study.controls, *searched])
+
+    def tidy(self) -> None:
+        """Drop the checkpoints of finished trials: of the searched ones all but the best, of the controls all."""
+        kept = kept_trials(self._study.trials, self._study.config.search.keep_models)
+        for record, folder in ((self._study.searched, TRIALS), (self._study.control_trials, CONTROLS)):
+            for path in (self._study.path / folder).glob("[0-9]*"):
+                number = int(path.name)
+                finished = record.get_trials(deepcopy=False)[number].state.is_finished()
+                if finished and (folder == CONTROLS or number not in kept):
+                    shutil.rmtree(path, ignore_errors=True)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
+
+    def _left(self) -> bool:
+        asked = len(self._study.searched.get_trials(deepcopy=False))
+        waiting = bool(_in_state(self._study.control_trials, TrialState.WAITING))
+        return bool(self._unfinished) or waiting or (self._searching and asked < self._wanted)
+
+    def _take(self) -> _Open:
+        controls = self._study.control_trials
+        position = next((i for i, (record, _, _) in enumerate(self._unfinished) if record is controls), None)
+        if position is None and _in_state(controls, TrialState.WAITING):
+            return _Open(controls, controls.ask(), searched=False)
+        if self._unfinished:
+            record, number, searched = self._unfinished.pop(position or 0)
+            trial_id = record.get_trials(deepcopy=False)[number]._trial_id
+            return _Open(record, Trial(record, trial_id), searched)
+        return _Open(self._study.searched, self._study.searched.ask(), searched=True)
+
+    def _task(self, entry: _Open) -> TrialTask:
+        config, facts = self._study.config, self._study.facts
+        number = entry.trial.number
+        if entry.searched:
+            model, training = configure(config, draw_parameters(entry.trial, config.space))
+            replicas = config.protocol.replicas
+            seeds = tuple(derive_seed(config.search.seed, "trial", number * replicas + r) for r in range(replicas))
+            evaluation_seed, kind = config.search.seed, "search"
+            if "setting" not in entry.trial.user_attrs:
+                entry.trial.set_user_attr("setting", setting_of(model, facts["dimensions"]))
+        else:
+            attributes = entry.trial.user_attrs
+            model, training = control_setting(attributes)
+            seeds, evaluation_seed = tuple(attributes["seeds"]), attributes["evaluation_seed"]
+            kind = attributes["kind"]
+        return TrialTask(
+            study=str(self._study.path),
+            folder=trial_folder(kind, number),
+            model=model,
+            training=training,
+            seeds=seeds,
+            evaluation_seed=evaluation_seed,
+            dataset=config.dataset,
+            labels=config.labels,
+            fingerprints=(facts["images"], facts["labels"]),
+            metric=config.metric,
+            protocol=config.protocol,
+            threads=self._placement.threads,
+            gpu=self._placement.gpus > 0,
+        )
+
+    def _note(self, entry: _Open, result: dict[str, Any]) -> None:
+        """The report's numbers, once: a trial that goes on from a checkpoint gives its last report again.
+
+        The intermediate value is written last and marks the report as recorded.
+        """
+        stored = entry.stored
+        step = int(result["step"])
+        if step in stored.intermediate_values:
+            return
+        report = TrialResult.from_dict(json.loads(result["result"]))
+        self._tensorboard.write_result(read_trial(stored), report)
+        entry.trial.set_user_attr("result", report.to_dict())
+        entry.trial.report(report.score.score, step)
+
+    def _pruned(self, entry: _Open) -> bool:
+        if self._pruner is None:
+            return False
+        stop, rungs = judge(entry.study, self._pruner, entry.trial.number)
+        if stop:
+            entry.trial.set_user_attr("pruned_at", entry.stored.last_step)
+        for key, value in rungs.items():
+            entry.study._storage.set_trial_system_attr(entry.trial._trial_id, key, value)
+        return stop
+
+    def _finish_decided(self) -> None:
+        """Carry out what a killed driver had decided but not done."""
+        for record, number, searched in list(self._unfinished):
+            trial = record.get_trials(deepcopy=False)[number]
+            if "pruned_at" in trial.user_attrs:
+                self._unfinished.remove((record, number, searched))
+                entry = _Open(record, Trial(record, trial._trial_id), searched)
+                self._pruned(entry)
+                self._end(entry, TrialState.PRUNED)
+
+    def _end(self, entry: _Open, state: TrialState, value: float | None = None) -> None:
+        entry.study.tell(entry.trial.number, value, state=state, skip_if_finished=True)
+        self._tensorboard.finish(read_trial(entry.stored))
+        self.tidy()
+
+    def _end_failed(self, entry: _Open, reason: str) -> None:
+        entry.trial.set_user_attr("reason", reason)
+        self._end(entry, TrialState.FAIL)
+
+
+def setting_of(model: ModelConfig, dimensions: int) -> dict[str, float | int]:
+    """What a trial is shown by: β, β_norm = β M / N (Sec. A.5) and M."""
+    return {
+        "beta": beta_of(model, dimensions),
+        "beta_norm": beta_norm_of(model, dimensions),
+        "latent_size": model.latent_size,
+    }
+
+
+def _in_state(record: optuna.Study, state: TrialState) -> list[FrozenTrial]:
+    return record.get_trials(deepcopy=False, states=(state,))

@@ -1,0 +1,122 @@
+"""What the record says of a trial: frozen data, read from Optuna's trials and from checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from bvae_tune.metrics.protocol import TrialScore
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+Kind = Literal["search", "baseline", "confirm"]
+State = Literal["complete", "pruned", "failed", "running", "waiting"]
+
+STATES: Mapping[str, State] = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+}
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One report of a trial: its evaluation after `step` training steps, and what training cost so far.
+
+    Attributes:
+        step: training steps of each replica.
+        images_seen: by each replica.
+        score: the evaluation.
+        reconstruction: per replica (R,), nats per image, mean since the report before.
+        kl: per replica (R,), nats per image, summed over latents.
+        kl_per_latent: (R, M), nats per image.
+        images_per_second: over all replicas, since the report before.
+        seconds_training: wall time spent training, over the whole trial.
+        seconds_evaluating: wall time spent encoding and scoring, over the whole trial.
+        notice: what a person should know of this trial, as that memory allowed only one replica at a time.
+    """
+
+    step: int
+    images_seen: int
+    score: TrialScore
+    reconstruction: tuple[float, ...]
+    kl: tuple[float, ...]
+    kl_per_latent: tuple[tuple[float, ...], ...]
+    images_per_second: float
+    seconds_training: float
+    seconds_evaluating: float
+    notice: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, safe for JSON."""
+        return {**asdict(self), "score": self.score.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrialResult:
+        """What `to_dict` gave, also after a way through JSON."""
+        values = {field.name: data[field.name] for field in fields(cls)}
+        values["score"] = TrialScore.from_dict(data["score"])
+        values["reconstruction"] = tuple(data["reconstruction"])
+        values["kl"] = tuple(data["kl"])
+        values["kl_per_latent"] = tuple(tuple(row) for row in data["kl_per_latent"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as the record has it.
+
+    Attributes:
+        number: counted from 0, searched trials and controls (baselines, confirmations) each on their own.
+        kind: "search", "baseline" or "confirm".
+        label: what a person calls it: "trial 7", "untrained", "beta=1", "trial 7, pair 2".
+        state: how it stands.
+        parameters: searched values by dotted key, as `model.beta`.
+        beta, beta_norm, latent_size: of its model (beta_norm = beta M / N, Sec. A.5).
+        score: its final score, a share in [0, 1]; None unless complete.
+        intermediate: score by training step, every report.
+        result: the last report.
+        seconds: training and evaluating, wall time.
+        reason: why it failed.
+    """
+
+    number: int
+    kind: Kind
+    label: str
+    state: State
+    parameters: dict[str, Any]
+    beta: float
+    beta_norm: float
+    latent_size: int
+    score: float | None
+    intermediate: dict[int, float]
+    result: TrialResult | None
+    seconds: float | None
+    reason: str | None
+
+
+def read_trial(trial: FrozenTrial) -> TrialRecord:
+    """The record of one of Optuna's trials, searched or control."""
+    attributes = trial.user_attrs
+    setting = attributes.get("setting", {})
+    result = TrialResult.from_dict(attributes["result"]) if "result" in attributes else None
+    kind: Kind = attributes.get("kind", "search")
+    return TrialRecord(
+        number=trial.number,
+        kind=kind,
+        label=attributes.get("label", f"trial {trial.number}"),
+        state=STATES[trial.state.name],
+        parameters=dict(attributes.get("parameters", trial.params)),
+        beta=setting.get("beta", float("nan")),
+        beta_norm=setting.get("beta_norm", float("nan")),
+        latent_size=setting.get("latent_size", 0),
+        score=result.score.score if result and trial.state.name == "COMPLETE" else None,
+        intermediate=dict(sorted(trial.intermediate_values.items())),
+        result=result,
+        seconds=result.seconds_training + result.seconds_evaluating if result else None,
+        reason=attributes.get("reason"),
+    )

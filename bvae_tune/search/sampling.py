@@ -1,0 +1,96 @@
+"""Where a trial's parameters come from: Optuna's samplers, as functions of (seed, trial number, record).
+
+Optuna's own samplers carry a random state from one trial to the next, which a killed search would lose. Here every
+trial builds its sampler anew, so a resumed search draws what an undisturbed one would.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial
+
+from bvae_tune.randomness import derive_seed
+
+if TYPE_CHECKING:
+    from bvae_tune.space import Distribution, SearchConfig
+
+
+def optuna_distribution(distribution: Distribution) -> BaseDistribution:
+    """The same distribution in Optuna's terms; `grid` is a list of choices to every sampler but the grid."""
+    low, high = distribution.low, distribution.high
+    if low is None or high is None:
+        return CategoricalDistribution(distribution.choices)
+    if distribution.kind in ("int", "logint"):
+        return IntDistribution(int(low), int(high), log=distribution.kind == "logint")
+    return FloatDistribution(float(low), float(high), log=distribution.kind == "loguniform")
+
+
+def grid_points(space: Mapping[str, Distribution]) -> list[dict[str, Any]]:
+    """Every combination of choices, the last key fastest."""
+    return [dict(zip(space, values, strict=True)) for values in itertools.product(*(d.choices for d in space.values()))]
+
+
+def trials_possible(space: Mapping[str, Distribution], search: SearchConfig) -> int | None:
+    """How many different trials there are at most: the grid's points; None for the samplers that never run out."""
+    return len(grid_points(space)) if search.sampler == "grid" else None
+
+
+def draw_parameters(trial: Trial, space: Mapping[str, Distribution]) -> dict[str, Any]:
+    """The trial's value for every searched key; values that the record has come back, missing ones are drawn.
+
+    A trial that a kill caught between two of them is completed as it would have been.
+    """
+    for key, distribution in space.items():
+        inner = optuna_distribution(distribution)
+        match inner:
+            case FloatDistribution():
+                trial.suggest_float(key, inner.low, inner.high, log=inner.log)
+            case IntDistribution():
+                trial.suggest_int(key, inner.low, inner.high, log=inner.log)
+            case CategoricalDistribution():
+                trial.suggest_categorical(key, inner.choices)
+    return {key: trial.params[key] for key in space}
+
+
+class SeededSampler(BaseSampler):
+    """TPE (multivariate, with constant liar), random or grid, each trial's draws made from its number.
+
+    The grid is a function of the number too: trial n takes point n. Nothing is enqueued, so nothing can be enqueued
+    twice, and no point can come twice.
+    """
+
+    def __init__(self, search: SearchConfig, space: Mapping[str, Distribution]) -> None:
+        self._search = search
+        self._grid = grid_points(space) if search.sampler == "grid" else None
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The keys drawn together: all of them for TPE, none for the others."""
+        return self._inner(trial, "relative").infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values drawn together."""
+        return self._inner(trial, "relative").sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """One value. Its stream depends on the key, not on how many were drawn before it."""
+        if self._grid is not None:
+            return self._grid[trial.number][param_name]
+        return self._inner(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
+
+    def _inner(self, trial: FrozenTrial, purpose: str) -> BaseSampler:
+        seed = derive_seed(self._search.seed, f"sampler {purpose}", trial.number)
+        if self._search.sampler == "tpe":
+            return TPESampler(
+                multivariate=True, constant_liar=True, n_startup_trials=self._search.startup_trials, seed=seed
+            )
+        return RandomSampler(seed=seed)

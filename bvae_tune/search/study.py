@@ -1,0 +1,232 @@
+"""A study, to be read: its trials, the best of them, its results as a table. Nothing here writes to the record."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from bvae_tune.errors import InputError
+from bvae_tune.models.config import ModelConfig
+from bvae_tune.search import folder
+from bvae_tune.search.checkpoints import WEIGHTS, CheckpointFolder
+from bvae_tune.search.journal import open_record
+from bvae_tune.search.records import Kind, State, TrialRecord, TrialResult, read_trial
+from bvae_tune.search.sampling import trials_possible
+from bvae_tune.space import StudyConfig, configure, load_space, short_key
+from bvae_tune.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    import optuna
+    from torch import Tensor
+
+__all__ = ["Kind", "State", "Study", "TrialRecord", "TrialResult"]
+
+
+class Study:
+    """A study's folder. Properties read the record anew, so a study opened while it runs follows it.
+
+    Attributes:
+        path: the folder, absolute.
+        name: of the study.
+        config: its resolved search space.
+        facts: `study.json`: format, versions, hardware, seeds, fingerprints, facts of the images.
+    """
+
+    def __init__(self, path: Path, records: tuple[optuna.Study, optuna.Study]) -> None:
+        self.path = path
+        self.facts = folder.read_facts(path)
+        self.name: str = self.facts["name"]
+        self.config: StudyConfig = load_space(path / folder.SPACE)
+        self.searched, self.control_trials = records
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open for reading, also while another process drives it.
+
+        Raises:
+            InputError: no study there, one of a newer format, or a damaged one.
+        """
+        where = Path(path).expanduser().absolute()
+        folder.read_facts(where)
+        return cls(where, open_record(where / folder.JOURNAL))
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """The searched trials, by number."""
+        return [read_trial(trial) for trial in self.searched.get_trials(deepcopy=False)]
+
+    @property
+    def controls(self) -> list[TrialRecord]:
+        """Baselines and confirmations, by number."""
+        return [read_trial(trial) for trial in self.control_trials.get_trials(deepcopy=False)]
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The searched trial of the highest final score; the earlier of equals. Pruned trials do not count."""
+        return _best(self.trials)
+
+    @property
+    def best_complete(self) -> TrialRecord | None:
+        """The best of the trials that represent every factor (see `TrialScore.missing`)."""
+        return _best([trial for trial in self.trials if trial.result and not trial.result.score.missing])
+
+    @property
+    def trials_wanted(self) -> int:
+        """How many searched trials the study ends with: those of the search space and of `resume --trials +N`.
+
+        A grid has no more than its points.
+        """
+        wanted = int(self.searched.user_attrs.get("trials_wanted", self.config.search.trials))
+        possible = trials_possible(self.config.space, self.config.search)
+        return wanted if possible is None else min(wanted, possible)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to run."""
+        trials = self.trials
+        return len(trials) >= self.trials_wanted and _over(trials) and self.controls_finished
+
+    @property
+    def controls_finished(self) -> bool:
+        """Whether no baseline or confirmation is left to run."""
+        return _over(self.controls)
+
+    @property
+    def driver(self) -> str | None:
+        """Who runs it at present, in words; None if nobody does."""
+        return folder.holder(self.path)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the folder on disk."""
+        return folder.size_bytes(self.path)
+
+    @property
+    def share_of_work(self) -> float | None:
+        """Seconds x cores that training and evaluation took, over wall seconds x cores of all runs of the study.
+
+        None while a run goes on, and if one was killed before it could note its end. What was done twice after a
+        kill counts once.
+        """
+        sessions = list(self.sessions)
+        if not sessions or any("end" not in session for session in sessions):
+            return None
+        available = sum((session["end"] - session["start"]) * session["cores"] for session in sessions)
+        seconds = sum(record.seconds or 0.0 for record in (*self.trials, *self.controls))
+        return float(seconds * self.config.resources.cpus_per_trial / available)
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """The runs of the study: start and end (Unix time, no end if killed), cores, trials at once."""
+        attributes = self.searched.user_attrs
+        return [attributes[key] for key in sorted(attributes) if key.startswith("session ")]
+
+    def configuration(self, record: TrialRecord) -> tuple[ModelConfig, TrainingConfig]:
+        """Model and training of one of the study's trials."""
+        if record.kind == "search":
+            return configure(self.config, record.parameters)
+        attributes = self.control_trials.get_trials(deepcopy=False)[record.number].user_attrs
+        return control_setting(attributes)
+
+    def weights(self, record: TrialRecord) -> dict[str, Tensor]:
+        """Parameters of a trial's R replicas, name -> (R, ...) float32.
+
+        Raises:
+            InputError: they are not kept (only those of the `search.keep_models` best trials are).
+        """
+        trial = folder.trial_folder(record.kind, record.number)
+        try:
+            return CheckpointFolder(str(self.path), trial).read(WEIGHTS).state
+        except FileNotFoundError:
+            raise InputError(
+                f"{record.label}: its weights are not kept; search.keep_models is {self.config.search.keep_models}"
+            ) from None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per trial and control: what `results.parquet` and the trials table hold."""
+        return [_row(record) for record in (*self.controls, *self.trials)]
+
+    def table(self) -> pa.Table:
+        """`rows` as an Arrow table; columns that a trial lacks are null."""
+        rows = self.rows()
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+    def write_results(self) -> Path:
+        """Write `results.parquet` anew and give its path."""
+        path = self.path / folder.RESULTS
+        buffer = io.BytesIO()
+        parquet.write_table(self.table(), buffer)
+        folder.write_atomically(path, buffer.getvalue())
+        return path
+
+
+def control_setting(attributes: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
+    """Model and training of a control, from its user attributes."""
+    model = dict(attributes["model"])
+    model["widths"] = None if model["widths"] is None else tuple(model["widths"])
+    return ModelConfig(**model), TrainingConfig(**attributes["training"])
+
+
+def kept_trials(trials: list[TrialRecord], keep: int) -> set[int]:
+    """Numbers of the trials whose weights stay: the `keep` best, and the best that misses no factor."""
+    complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
+    ranked = sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
+    kept = {trial.number for trial in ranked[:keep]}
+    whole = _best([trial for trial in ranked if trial.result and not trial.result.score.missing])
+    return kept | ({whole.number} if whole else set())
+
+
+def _best(trials: list[TrialRecord]) -> TrialRecord | None:
+    complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
+    return max(complete, key=lambda trial: (trial.score or 0.0, -trial.number), default=None)
+
+
+def _over(records: list[TrialRecord]) -> bool:
+    return not any(record.state in ("running", "waiting") for record in records)
+
+
+def _row(record: TrialRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "kind": record.kind,
+        "number": record.number,
+        "label": record.label,
+        "state": record.state,
+        "score": record.score,
+        "beta": record.beta,
+        "beta_norm": record.beta_norm,
+        "latent_size": record.latent_size,
+        "seconds": record.seconds,
+        "reason": record.reason,
+    }
+    row |= {key: value for name, value in record.parameters.items() if (key := short_key(name)) not in row}
+    if record.result is None:
+        return row
+    result, score = record.result, record.result.score
+    row |= {
+        "steps": result.step,
+        "images_seen": result.images_seen,
+        "spread": score.spread,
+        "pairs": score.pairs,
+        "classifier": score.classifier,
+        "chance": score.chance,
+        "mig": score.mig,
+        "agreement": score.agreement,
+        "missing": ", ".join(score.missing),
+        "converged": score.converged,
+        "reconstruction": sum(result.reconstruction) / len(result.reconstruction),
+        "kl": sum(result.kl) / len(result.kl),
+        "images_per_second": result.images_per_second,
+        "seconds_training": result.seconds_training,
+        "seconds_evaluating": result.seconds_evaluating,
+    }
+    row |= {f"score_at_{pairs}": value for pairs, value in score.profile.items()}
+    row |= {f"information_{name}": value for name, value in score.information.items()}
+    row |= {f"score_replica_{number}": value for number, value in enumerate(score.replica_scores)}
+    row |= {f"score_step_{step}": value for step, value in record.intermediate.items()}
+    return row

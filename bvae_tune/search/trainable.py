@@ -1,0 +1,60 @@
+"""A trial as Ray Tune sees it: a class trainable whose worker serves one trial after another."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import traceback
+from typing import Any
+
+import torch
+from ray import tune
+
+from bvae_tune.errors import InputError, RunError
+from bvae_tune.search.trial_run import NodeError, TrialData, TrialRun
+
+log = logging.getLogger(__name__)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class BetaVAETrainable(tune.Trainable):
+    """Runs the `TrialTask` in `config["task"]`; each `step` is one report.
+
+    `setup` and `reset_config` only store the task: an exception there would leak the worker's place in Tune. What can
+    fail happens in `step`, and becomes one of three things:
+
+    - raised, so that Tune tries again in a new worker, from the last checkpoint: errors of the storage or the device,
+      which may pass (as when the worker is killed);
+    - `reason`, the trial is over: everything else, since a trial is a function of its seeds and would fail again;
+    - `fatal`, the run is over and the trial stays unfinished: no space left, or a node without the study or its data.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Keep the task."""
+        self._data = TrialData()
+        self._run = TrialRun(config["task"], self._data)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Keep the next task; images and labels stay open."""
+        self._run = TrialRun(new_config["task"], self._data)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One report: step, score, done and the `TrialResult` as JSON; or done with `reason` or `fatal`."""
+        try:
+            result, done = self._run.advance()
+        except NodeError as error:
+            return {"done": True, "fatal": str(error)}
+        except (InputError, RunError) as error:
+            return {"done": True, "reason": str(error)}
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            return {"done": True, "fatal": f"{self._run.task.study}: no space left ({error})"}
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:
+            log.error("%s failed:\n%s", self._run.task.folder, traceback.format_exc())
+            return {"done": True, "reason": f"{type(error).__name__}: {error}"}
+        return {"step": result.step, "score": result.score.score, "done": done, "result": json.dumps(result.to_dict())}

@@ -1,0 +1,166 @@
+"""A trial from its first step to its last, without Ray: train to the next report, evaluate, write a checkpoint."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+
+import torch
+
+from bvae_tune.data.factors import LabelsConfig, WeakLabels, load_labels
+from bvae_tune.data.image_store import ImageStore
+from bvae_tune.data.sources import DatasetConfig, open_dataset
+from bvae_tune.errors import InputError, RunError
+from bvae_tune.evaluation import encode_labelled, score
+from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
+from bvae_tune.models.config import ModelConfig
+from bvae_tune.search.checkpoints import CheckpointFolder, sees
+from bvae_tune.search.folder import STUDY
+from bvae_tune.search.records import TrialResult
+from bvae_tune.training.bank import Bank
+from bvae_tune.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """All that a worker needs to run a trial anywhere.
+
+    Attributes:
+        study: the study's folder, absolute path or URI.
+        folder: the trial's checkpoints, relative to it.
+        model, training: of this trial.
+        seeds: one replica each.
+        evaluation_seed: of the pairs and classifiers.
+        dataset, labels: as in the study; `fingerprints` are those of the images and labels it was made with.
+        metric, protocol: of the study.
+        threads: CPU threads of the worker.
+        gpu: whether the trial was given one, or a share.
+    """
+
+    study: str
+    folder: str
+    model: ModelConfig
+    training: TrainingConfig
+    seeds: tuple[int, ...]
+    evaluation_seed: int
+    dataset: DatasetConfig
+    labels: LabelsConfig
+    fingerprints: tuple[str, str]
+    metric: MetricConfig
+    protocol: ProtocolConfig
+    threads: int = 1
+    gpu: bool = False
+
+
+class NotFiniteError(RunError):
+    """The loss, or a parameter, is not a finite number; the same again on every retry."""
+
+
+class NodeError(RunError):
+    """This node cannot take part: it does not see the study, or its images or labels are others."""
+
+
+class TrialData:
+    """The images and labels of a study, opened once in a worker and kept from trial to trial."""
+
+    def __init__(self) -> None:
+        self._opened: tuple[DatasetConfig, LabelsConfig, ImageStore, WeakLabels] | None = None
+
+    def open(self, task: TrialTask) -> tuple[ImageStore, WeakLabels]:
+        """The task's images and labels.
+
+        Raises:
+            NodeError: they cannot be opened here, or are not those that the study was made with.
+        """
+        if self._opened is None or self._opened[:2] != (task.dataset, task.labels):
+            try:
+                store = open_dataset(task.dataset)
+                labels = load_labels(task.labels, store)
+                check_fingerprints(store, labels, task.fingerprints)
+            except InputError as error:
+                raise NodeError(f"{platform.node()}: {error}") from error
+            self._opened = (task.dataset, task.labels, store, labels)
+        return self._opened[2:]
+
+
+def check_fingerprints(store: ImageStore, labels: WeakLabels, expected: tuple[str, str]) -> None:
+    """Raises InputError where images or labels are not the ones of the study."""
+    found = (store.fingerprint, labels.fingerprint)
+    for what, mine, wanted in zip(("images", "labels"), found, expected, strict=True):
+        if mine != wanted:
+            raise InputError(
+                f"the {what} are not those that this study was made with ({mine[:12]}, not {wanted[:12]}); "
+                f"bring them back, or start a new study"
+            )
+
+
+class TrialRun:
+    """Runs one task, a report at a time, from its latest checkpoint if there is one."""
+
+    def __init__(self, task: TrialTask, data: TrialData) -> None:
+        self.task = task
+        self._data = data
+        self._checkpoints = CheckpointFolder(task.study, task.folder)
+        self._bank: Bank | None = None
+        self._result: TrialResult | None = None
+
+    def advance(self) -> tuple[TrialResult, bool]:
+        """The next report, and whether it is the last one.
+
+        The first call after a start gives back the report of the checkpoint that it found, without training: the
+        record may not have it yet.
+
+        Raises:
+            NodeError: the study's folder is not visible here, or images or labels are others.
+            InputError: values that do not go together.
+            NotFiniteError: the training diverged.
+            RunError: out of memory even one replica at a time.
+            OSError: the study's folder cannot be read or written.
+        """
+        task = self.task
+        torch.set_num_threads(task.threads)
+        if self._bank is None:
+            if not sees(task.study, STUDY):
+                raise NodeError(f"{platform.node()} does not see {task.study}; all nodes must share the storage")
+            store, _ = self._data.open(task)
+            bank = Bank(task.model, task.training, store, task.seeds, device="cuda" if task.gpu else "cpu")
+            checkpoint = self._checkpoints.latest()
+            if checkpoint and checkpoint.final:
+                return checkpoint.result, True
+            if checkpoint:
+                bank.load(checkpoint.state)
+            self._bank = bank
+            if checkpoint:
+                self._result = checkpoint.result
+                return checkpoint.result, False
+        return self._train(self._bank)
+
+    def _train(self, bank: Bank) -> tuple[TrialResult, bool]:
+        task = self.task
+        report = bank.train(min(bank.step_count + task.training.report_every, task.training.steps))
+        if not bank.finite:
+            raise NotFiniteError(
+                f"the loss is not finite at step {report.step} (reconstruction {list(report.reconstruction)}, "
+                f"KL {list(report.kl)}); try a lower learning rate"
+            )
+        began = time.perf_counter()
+        store, labels = self._data.open(task)
+        codes = encode_labelled(bank, store, labels)
+        trial_score = score(codes, labels, task.metric, task.protocol, task.evaluation_seed)
+        before = self._result
+        self._result = TrialResult(
+            step=report.step,
+            images_seen=report.images_seen,
+            score=trial_score,
+            reconstruction=report.reconstruction,
+            kl=report.kl,
+            kl_per_latent=report.kl_per_latent,
+            images_per_second=report.images_per_second,
+            seconds_training=(before.seconds_training if before else 0.0) + report.seconds,
+            seconds_evaluating=(before.seconds_evaluating if before else 0.0) + time.perf_counter() - began,
+            notice=report.notice or (before.notice if before else None),
+        )
+        final = report.step >= task.training.steps
+        self._checkpoints.save(bank.weights() if final else bank.state(), self._result, final)
+        return self._result, final
