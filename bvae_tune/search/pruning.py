@@ -45,7 +45,7 @@ class RecordScheduler(FIFOScheduler):
     """Hands every report to the record and stops the trials that the record has pruned."""
 
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._recorder = recorder
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
