@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from bvae_tune.search.records import Kind, State, TrialRecord
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("bvae_tune", "search_spaces", "pyproject.toml", "README.md", "LICENSE")
@@ -31,3 +37,72 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, check=True, capture_output=True, text=True)
     (built,) = (copy / "dist").glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="session")
+def make_record() -> Callable[..., TrialRecord]:
+    """Makes a trial's record whose numbers follow from its arguments; see `_record`."""
+    return _record
+
+
+def _record(
+    number: int = 0,
+    state: State = "complete",
+    *,
+    kind: Kind = "search",
+    label: str | None = None,
+    beta: float = 4.0,
+    latent_size: int = 3,
+    score: float = 0.5,
+    step: int = 400,
+    replicas: int = 1,
+    **changes: Any,
+) -> TrialRecord:
+    """Reports every 100 steps; replica r scores 1% more than the one before; latent m has a KL of 2 ** -m nats."""
+    from bvae_tune.metrics.protocol import TrialScore
+    from bvae_tune.search.records import TrialRecord, TrialResult
+
+    replica_scores = tuple(score + 0.01 * r for r in range(replicas))
+    evaluation = TrialScore(
+        score=score,
+        spread=0.04 if replicas > 1 else 0.0,
+        pairs=4,
+        classifier="lbfgs",
+        chance=0.25,
+        replica_scores=replica_scores,
+        seed_scores=tuple((value,) for value in replica_scores),
+        profile={1: score / 2, 4: score, 64: 0.9},
+        mig=0.125,
+        information={"scale": 0.75, "rotation": 0.03},
+        missing=("rotation",),
+        unusable={},
+        agreement=0.625 if replicas > 1 else None,
+        converged=True,
+    )
+    result = TrialResult(
+        step=step,
+        images_seen=64 * step,
+        score=evaluation,
+        reconstruction=tuple(100.0 + r for r in range(replicas)),
+        kl=(8.0,) * replicas,
+        kl_per_latent=tuple(tuple(2.0**-m for m in range(latent_size)) for _ in range(replicas)),
+        images_per_second=1000.0,
+        seconds_training=step / 10,
+        seconds_evaluating=1.0,
+    )
+    record = TrialRecord(
+        number=number,
+        kind=kind,
+        label=label or f"trial {number}",
+        state=state,
+        parameters={"model.beta": beta, "model.latent_size": latent_size} if kind == "search" else {},
+        beta=beta,
+        beta_norm=beta * latent_size / 4096,
+        latent_size=latent_size,
+        score=score if state == "complete" else None,
+        intermediate=dict.fromkeys(range(100, step + 1, 100), score),
+        result=result if step or state == "complete" else None,
+        seconds=step / 10 + 1 if step or state == "complete" else None,
+        reason=None,
+    )
+    return dataclasses.replace(record, **changes)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from bvae_tune.wording import duration, percent, percent_with_spread, significant
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "–"),
+        (0.4, "0 s"),
+        (59.6, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (11_400, "3 h 10 min"),
+        (187260, "2 d 4 h"),
+    ],
+)
+def test_duration_in_words(seconds: float | None, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_a_short_duration_drops_the_seconds() -> None:
+    assert [duration(seconds, short=True) for seconds in (45, 150, 7200)] == ["45 s", "2 min", "2 h 00 min"]
+
+
+def test_shares_are_shown_as_percent_with_their_spread_if_they_have_one() -> None:
+    assert percent(0.72345) == "72.3%"
+    assert percent(None) == "–"
+    assert percent_with_spread(0.7, 0.041) == "70.0% ± 4.1"
+    assert percent_with_spread(0.7, 0.0) == "70.0%"
+    assert percent_with_spread(None, 0.1) == "–"
+
+
+def test_significant_digits() -> None:
+    assert [significant(value) for value in (0.0055249, 1.2572, 118.22, 4.0)] == ["0.00552", "1.26", "118", "4"]
