@@ -89,10 +89,11 @@ def place(resources: ResourcesConfig, embedded: bool) -> Placement:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return _placement(resources, nodes, embedded)
+    return placement_on(resources, nodes, embedded)
 
 
-def _placement(resources: ResourcesConfig, nodes: list[Mapping[str, float]], embedded: bool) -> Placement:
+def placement_on(resources: ResourcesConfig, nodes: list[Mapping[str, float]], embedded: bool) -> Placement:
+    """`place` for nodes with these resources, as Ray names them ("CPU", "GPU")."""
     cpus = float(resources.cpus_per_trial)
     if resources.gpus_per_trial == "auto":
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
