@@ -1,3 +1,5 @@
+"""The search space: every mistake it can hold is named with its place and the way out. Seed: none."""
+
 from __future__ import annotations
 
 import subprocess

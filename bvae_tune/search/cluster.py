@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -92,7 +92,8 @@ def place(resources: ResourcesConfig, embedded: bool) -> Placement:
     return placement_on(resources, nodes, embedded)
 
 
-def placement_on(resources: ResourcesConfig, nodes: list[Mapping[str, float]], embedded: bool) -> Placement:
+def placement_on(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]], embedded: bool) -> Placement:
+    """As `place`, on nodes that have these numbers of "CPU" and "GPU"."""
     """`place` for nodes with these resources, as Ray names them ("CPU", "GPU")."""
     cpus = float(resources.cpus_per_trial)
     if resources.gpus_per_trial == "auto":

@@ -1,0 +1,30 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A study's folder, its name below --storage, or `latest`.")]
+Storage = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the studies.")]
+Space = Annotated[str, typer.Option(metavar="FILE|NAME", help="Search space: a YAML file or a packaged name (shapes).")]
+Trials = Annotated[int | None, typer.Option(metavar="N", help="Trials, in place of search.trials.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the search space; as often as needed."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Join the Ray cluster there (or `auto`); otherwise one is started."),
+]
+Trial = Annotated[int | None, typer.Option(metavar="N", help="Which trial; the best one otherwise.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+STORAGE = Path("runs")
+
+
+def with_trials(settings: list[str] | None, trials: int | None) -> list[str]:
+    """The settings, with --trials as the last of them."""
+    return [*(settings or []), *([] if trials is None else [f"search.trials={trials}"])]

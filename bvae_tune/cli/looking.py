@@ -1,0 +1,76 @@
+"""evaluate, traverse, tensorboard."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bvae_tune.cli.arguments import STORAGE, Json, Run, Settings, Storage, Trial
+from bvae_tune.cli.printing import console, output_file, print_json
+from bvae_tune.errors import InputError
+
+
+def evaluate(
+    run: Run, trial: Trial = None, settings: Settings = None, storage: Storage = STORAGE, as_json: Json = False
+) -> None:
+    """Score kept weights again, with other settings of metric and labels (--set metric.pairs=16)."""
+    from bvae_tune.search.kept import evaluate as score_again
+    from bvae_tune.search.runs import find_run, pick_trial
+    from bvae_tune.search.study import Study
+
+    study = Study.open(find_run(run, storage))
+    record = pick_trial(study, trial)
+    found = score_again(study, record, settings or [])
+    if as_json:
+        print_json(found.to_dict())
+        return
+    from bvae_tune.reporting.outcomes import score_table
+
+    console().print(score_table(record.label, found))
+
+
+def traverse(
+    run: Run,
+    trial: Trial = None,
+    image: Annotated[int | None, typer.Option(metavar="N", help="Whose code; the first labelled image's.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="PNG; in the study's folder if left out.")] = None,
+    storage: Storage = STORAGE,
+) -> None:
+    """Draw what each latent of the best trial does, in order of KL."""
+    from bvae_tune.reporting.figures import write_png
+    from bvae_tune.reporting.sheets import traversals
+    from bvae_tune.search.kept import traverse as decode
+    from bvae_tune.search.runs import find_run, pick_trial
+    from bvae_tune.search.study import Study
+    from bvae_tune.wording import significant
+
+    study = Study.open(find_run(run, storage))
+    record = pick_trial(study, trial)
+    path = output_file(output or study.path / f"traversals-{record.number:05d}.png", "--output")
+    found = decode(study, record, image)
+    title = f"{study.name}, {record.label}: β {significant(record.beta)}, M {record.latent_size}, image {found.image}"
+    figure = traversals(
+        found.pixels, found.reconstruction, found.decoded, found.kl, found.values, title, found.meanings
+    )
+    write_png(figure, path)
+    console().print(str(path), soft_wrap=True)
+
+
+def tensorboard(
+    run: Run,
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="The first free one from 6006 if left out.")] = None,
+    storage: Storage = STORAGE,
+) -> None:
+    """Open TensorBoard on a study, for this machine only (127.0.0.1); Ctrl-C ends it."""
+    from bvae_tune.search.folder import TENSORBOARD
+    from bvae_tune.search.runs import find_run
+
+    folder = find_run(run, storage) / TENSORBOARD
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no trial has reported yet")
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1"]
+    os.execv(sys.executable, [*command, *([] if port is None else ["--port", str(port)])])

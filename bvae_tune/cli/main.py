@@ -1,0 +1,64 @@
+"""`bvae-tune`: the commands by group, and what each kind of error exits with."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from bvae_tune.cli import data, looking, results, searching
+from bvae_tune.errors import InputError, RunError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Commands(TyperGroup):
+    """Turns errors meant for a reader into a message and an exit code; anything else is a bug and keeps its trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that `ctx` names."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            message, code = str(error), 2
+        except RunError as error:
+            message, code = str(error), 1
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            message, code = f"{error.filename or 'the disk'}: {error.strerror}; free some space and run it again", 1
+        except KeyboardInterrupt as error:
+            typer.echo(str(error) or "interrupted", err=True)
+            raise typer.Exit(130) from None
+        typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+        typer.echo(message, err=True)
+        raise typer.Exit(code)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.callback()
+def _about() -> None:
+    """Find the β and the latent size M with which a β-VAE disentangles your images."""
+
+
+for panel, commands in {
+    "Search": (searching.search, searching.resume, searching.confirm, searching.plan),
+    "Results": (results.status, results.best, results.trials),
+    "Look inside": (looking.evaluate, looking.traverse, looking.tensorboard),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(data.app, name="data", rich_help_panel="Data")
+
+
+def main() -> None:
+    """The program's entry."""
+    app(prog_name="bvae-tune")
+
+
+if __name__ == "__main__":
+    main()

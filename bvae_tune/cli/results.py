@@ -1,0 +1,91 @@
+"""status, best, trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bvae_tune.cli.arguments import STORAGE, Json, Run, Storage
+from bvae_tune.cli.printing import console, output_file, print_json
+
+if TYPE_CHECKING:
+    from bvae_tune.search.study import Study, TrialRecord
+
+
+def status(run: Run, storage: Storage = STORAGE, as_json: Json = False) -> None:
+    """How a study stands, also while it runs."""
+    from bvae_tune.reporting.tables import status as table
+
+    study = _open(run, storage)
+    if not as_json:
+        console().print(table(study))
+        return
+    states = [record.state for record in study.trials]
+    print_json(
+        {
+            "name": study.name,
+            "path": str(study.path),
+            "driver": study.driver,
+            "finished": study.finished,
+            "trials_wanted": study.trials_wanted,
+            "trials": {state: states.count(state) for state in sorted(set(states))},
+            "size_bytes": study.size_bytes,
+            "share_of_work": study.share_of_work,
+            "best": _row(study, study.best),
+        }
+    )
+
+
+def best(run: Run, storage: Storage = STORAGE, as_json: Json = False) -> None:
+    """The best β, β_norm and M, against chance, the untrained network and β = 1, and what it represents."""
+    from bvae_tune.reporting.tables import best as table
+
+    study = _open(run, storage)
+    if not as_json:
+        console().print(table(study))
+        return
+    baselines = [row for row in study.rows() if row["kind"] == "baseline"]
+    print_json(
+        {
+            "name": study.name,
+            "path": str(study.path),
+            "best": _row(study, study.best),
+            "best_complete": _row(study, study.best_complete),
+            "baselines": baselines,
+        }
+    )
+
+
+def trials(
+    run: Run,
+    storage: Storage = STORAGE,
+    as_json: Json = False,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table there as Parquet.")] = None,
+) -> None:
+    """Every trial, baseline and confirmation, as a table."""
+    from bvae_tune.reporting.tables import trials_table
+
+    study = _open(run, storage)
+    if parquet is not None:
+        from pyarrow.parquet import write_table
+
+        write_table(study.table(), output_file(parquet, "--parquet"))
+    if as_json:
+        print_json(study.rows())
+    elif parquet is None:
+        console().print(trials_table([*study.controls, *study.trials]))
+
+
+def _open(run: str, storage: Path) -> Study:
+    from bvae_tune.search.runs import find_run
+    from bvae_tune.search.study import Study
+
+    return Study.open(find_run(run, storage))
+
+
+def _row(study: Study, record: TrialRecord | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    return next(row for row in study.rows() if (row["kind"], row["number"]) == (record.kind, record.number))

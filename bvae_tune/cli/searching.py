@@ -1,0 +1,108 @@
+"""search, resume, confirm, plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bvae_tune.cli.arguments import STORAGE, Address, Json, Run, Settings, Space, Storage, Trials, with_trials
+from bvae_tune.cli.printing import console, print_json, progress_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bvae_tune.search.study import Study
+
+CURVE = "score_against_beta.png"
+
+
+def search(
+    space: Space,
+    trials: Trials = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the study; one with the time if left out.")
+    ] = None,
+    storage: Storage = STORAGE,
+    settings: Settings = None,
+    address: Address = None,
+) -> None:
+    """Search the β, the M, and whatever else a search space names, that disentangle the images best."""
+    from bvae_tune.search import runner
+
+    out = console()
+    study = runner.search(
+        space, with_trials(settings, trials), name=name, storage=storage, address=address, console=out
+    )
+    _show(out, study)
+
+
+def resume(
+    run: Run,
+    trials: Annotated[int, typer.Option(metavar="+N", help="So many trials more than the study was to have.")] = 0,
+    storage: Storage = STORAGE,
+    address: Address = None,
+) -> None:
+    """Go on with an interrupted study from its last checkpoints, or extend a finished one."""
+    from bvae_tune.search import runner
+    from bvae_tune.search.runs import find_run
+
+    out = console()
+    _show(out, runner.resume(find_run(run, storage), trials, address=address, console=out))
+
+
+def confirm(
+    run: Run,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Fresh seeds for each of the two.")] = 4,
+    storage: Storage = STORAGE,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Train the best configuration and β = 1 again on fresh seeds, in pairs: how lucky was the best?"""
+    from bvae_tune.reporting.outcomes import confirmation_table
+    from bvae_tune.search.confirm import confirm as run_confirmation
+    from bvae_tune.search.runs import find_run
+
+    out = console()
+    found = run_confirmation(find_run(run, storage), seeds, address=address, console=None if as_json else out)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        out.print(confirmation_table(found))
+
+
+def plan(
+    space: Space,
+    trials: Trials = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Show the resolved search space and what it will take, before anything starts."""
+    from bvae_tune.data.sources import open_dataset
+    from bvae_tune.space import load_space
+
+    config = load_space(space, with_trials(settings, trials))
+    out = console()
+    if not as_json:
+        out.print(config.to_yaml(), markup=False, soft_wrap=True)
+    from bvae_tune.reporting.outcomes import plan_table
+    from bvae_tune.search.plan import make_plan
+
+    with progress_of(out, "building the images") as progress:
+        open_dataset(config.dataset, None if as_json else progress)
+    found = make_plan(config)
+    if as_json:
+        print_json({"space": config.to_dict(), "plan": found.to_dict()})
+    else:
+        out.print(plan_table(found))
+
+
+def _show(out: Console, study: Study) -> None:
+    from bvae_tune.reporting.figures import score_curve, write_png
+    from bvae_tune.reporting.tables import best
+
+    curve: Path = study.path / CURVE
+    write_png(score_curve(study.trials, study.controls, study.name), curve)
+    out.print(best(study))
+    out.print(f"Score against β: {curve}", soft_wrap=True)

@@ -1,0 +1,112 @@
+"""What `plan`, `confirm` and `evaluate` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bvae_tune.reporting.tables import information
+from bvae_tune.wording import duration, percent, percent_with_spread, significant
+
+if TYPE_CHECKING:
+    from bvae_tune.metrics.protocol import TrialScore
+    from bvae_tune.search.confirm import Confirmation
+    from bvae_tune.search.plan import Plan
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """Trials, resources, memory, disk and time of a search, and how they were found."""
+    cost, place = plan.calibration, plan.placement
+    gpus = f" and {place.gpus:g} GPUs" if place.gpus else ""
+    replicas = f" of {plan.replicas} replicas" if plan.replicas > 1 else ""
+    rows = [
+        ("trials", f"{plan.trials}{replicas} and {plan.controls} baselines"),
+        ("at once", f"{plan.measured_at_once}, each with {place.cpus:g} CPUs{gpus}"),
+        ("a trial", f"{plan.steps:,} steps, {plan.reports} reports"),
+        ("parameters", f"{cost.parameters:,} of one replica"),
+        ("memory", f"{_size(cost.memory_bytes)} a trial, {_size(plan.memory_bytes)} at once; Ray's own not counted"),
+        ("images", f"{_size(plan.images_bytes)} on disk, mapped once for all trials of a machine"),
+        ("checkpoint", f"{_size(cost.checkpoint_bytes)}; {_size(cost.weights_bytes)} of weights where they are kept"),
+        ("disk", f"{_size(plan.disk_bytes)} at the end, up to {_size(plan.peak_disk_bytes)} while it runs"),
+        ("step", f"{1000 * cost.seconds_per_step:.1f} ms"),
+        ("report", f"{cost.seconds_per_report:.1f} s to evaluate once"),
+        (
+            "time",
+            f"{duration(plan.seconds_per_trial)} a trial, {duration(plan.seconds)} in all if none stops early",
+        ),
+    ]
+    if cost.gpu_bytes:
+        rows.insert(5, ("GPU memory", f"{_size(cost.gpu_bytes)} a trial, images included"))
+    note = (
+        f"Measured on this machine in {plan.measured_at_once} trials side by side, a few seconds each, with the "
+        "largest sizes that the space allows."
+    )
+    return Group(_pairs(rows), Text(note, style="dim"))
+
+
+def confirmation_table(found: Confirmation) -> RenderableType:
+    """The best configuration and β = 1 on fresh seeds, pair by pair, and the lead with its standard error."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("pair", f"best (β {significant(found.beta)})", "β = 1", "lead"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for pair, (best, baseline, lead) in enumerate(zip(found.best, found.baseline, found.leads, strict=True)):
+        table.add_row(str(pair), percent(best), percent(baseline), _points(lead))
+    table.add_section()
+    means = (percent_with_spread(*found.best_spread), percent_with_spread(*found.baseline_spread))
+    table.add_row("mean", *means, f"{_points(found.lead)} ± {100 * found.standard_error:.1f}", style="bold")
+    sure = found.lead > 2 * found.standard_error
+    verdict = "more than" if sure else "not more than"
+    lines: list[RenderableType] = [
+        Text(
+            f"trial {found.trial}: β {significant(found.beta)}, β_norm {significant(found.beta_norm)}, M "
+            f"{found.latent_size}, against β = 1 at the same M, scores at L = {found.pairs}",
+            style="bold",
+        ),
+        table,
+        Text(
+            f"It leads by {_points(found.lead)} points, {verdict} twice its standard error. In the search it had "
+            f"{percent(found.searched)}, which is {_points(found.searched - found.best_spread[0])} from its mean here."
+        ),
+    ]
+    if found.failed:
+        lines.append(Text(f"{found.failed} pairs failed and are left out.", style="red"))
+    return Group(*lines)
+
+
+def score_table(label: str, score: TrialScore) -> RenderableType:
+    """One evaluation: score against chance, by L and by replica, and what is represented."""
+    rows = [
+        ("score", f"{percent_with_spread(score.score, score.spread)} at L = {score.pairs} ({score.classifier})"),
+        ("chance", percent(score.chance)),
+        ("by L", ", ".join(f"L = {pairs}: {percent(share)}" for pairs, share in sorted(score.profile.items()))),
+        ("MIG", percent(score.mig)),
+    ]
+    if len(score.replica_scores) > 1:
+        rows.append(("replicas", ", ".join(map(percent, score.replica_scores))))
+        rows.append(("agreement", percent(score.agreement)))
+    if score.missing:
+        rows.append(("not represented", ", ".join(score.missing)))
+    rows += [(f"{name} took no part", why) for name, why in score.unusable.items()]
+    return Group(Text(label, style="bold"), _pairs(rows), information(score.information))
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

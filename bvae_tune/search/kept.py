@@ -1,0 +1,154 @@
+"""What can be asked of the weights that a study keeps: other scores, and what each latent does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from bvae_tune.data.factors import WeakLabels, load_labels
+from bvae_tune.data.image_store import ImageStore
+from bvae_tune.data.sources import open_dataset
+from bvae_tune.errors import InputError
+from bvae_tune.evaluation import encode_labelled, score
+from bvae_tune.metrics.mutual_information import information
+from bvae_tune.metrics.protocol import MISSING_INFORMATION, TrialScore
+from bvae_tune.models.networks import TrainedModel, load_model
+from bvae_tune.space import load_space
+from bvae_tune.wording import percent
+
+if TYPE_CHECKING:
+    from bvae_tune.search.study import Study, TrialRecord
+
+_RESCORABLE = ("metric.", "protocol.classifier_seeds", "protocol.keep", "labels.")
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """One image's code with each latent in turn set to other values.
+
+    Attributes:
+        replica: which of the trial's models it is, the one of the highest score.
+        image: index of the image in its dataset.
+        pixels: (C, H, W) float32 in [0, 1], the image.
+        reconstruction: (C, H, W), from its undisturbed code.
+        decoded: (M, steps, C, H, W), row m with latent m set to each of `values`.
+        kl: (M,) nats per image, from the trial's last report.
+        values: (steps,).
+        meanings: (M,) the factor that a latent knows most of, as "scale 61%"; empty if it knows of none.
+    """
+
+    replica: int
+    image: int
+    pixels: npt.NDArray[np.float32]
+    reconstruction: npt.NDArray[np.float32]
+    decoded: npt.NDArray[np.float32]
+    kl: tuple[float, ...]
+    values: tuple[float, ...]
+    meanings: tuple[str, ...]
+
+
+def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = ()) -> TrialScore:
+    """Score a trial's kept weights again, on the study's images.
+
+    Args:
+        study: theirs.
+        record: the trial.
+        settings: `key=value` for keys of metric and labels, `protocol.classifier_seeds` and `protocol.keep`.
+
+    Raises:
+        InputError: the weights are not kept, a setting is wrong or is none of evaluation.
+    """
+    for setting in settings:
+        if not setting.strip().startswith(_RESCORABLE):
+            raise InputError(
+                f"--set {setting}: only keys of evaluation can change here "
+                "(metric.*, labels.*, protocol.classifier_seeds, protocol.keep); training is done"
+            )
+    config = load_space(study.config, settings)
+    store = open_dataset(config.dataset)
+    labels = load_labels(config.labels, store)
+    codes = encode_labelled(_load(study, record, store), store, labels)
+    return score(codes, labels, config.metric, config.protocol, config.search.seed)
+
+
+def traverse(
+    study: Study, record: TrialRecord, image: int | None = None, limit: float = 3.0, steps: int = 9
+) -> Traversal:
+    """Latent traversals of a trial's best replica (Figs. 1 to 3 and 6: from -3 to 3 around the prior's mean).
+
+    Args:
+        study: theirs.
+        record: the trial.
+        image: whose code is traversed; the first labelled one if not given.
+        limit: each latent goes from -limit to limit.
+        steps: so many values.
+
+    Raises:
+        InputError: the weights are not kept, or there is no such image.
+    """
+    if record.result is None:
+        raise InputError(f"{record.label}: it has not reported yet")
+    store = open_dataset(study.config.dataset)
+    labels = load_labels(study.config.labels, store)
+    chosen = int(labels.indices[0]) if image is None else image
+    if not 0 <= chosen < store.count:
+        raise InputError(f"--image {image}: {store.name} has the images 0 to {store.count - 1}")
+    model = _load(study, record, store)
+    replica = int(np.argmax(record.result.score.replica_scores))
+    return _traverse(model, store, labels, record, replica, chosen, limit, steps)
+
+
+def _traverse(
+    model: TrainedModel,
+    store: ImageStore,
+    labels: WeakLabels,
+    record: TrialRecord,
+    replica: int,
+    chosen: int,
+    limit: float,
+    steps: int,
+) -> Traversal:
+    import torch
+
+    assert record.result is not None
+    shape = (store.channels, store.height, store.width)
+    values = torch.linspace(-limit, limit, steps)
+    pixels = store.gather(np.array([chosen]))
+    code = model.encode(pixels[None]).mean  # (R, 1, M)
+    size = code.shape[-1]
+    codes = code.repeat(1, size * steps, 1)
+    for latent in range(size):
+        codes[:, latent * steps : (latent + 1) * steps, latent] = values
+    decoded = model.decode(codes)[replica].reshape(size, steps, *shape)
+    means = encode_labelled(model, store, labels).mean[replica].numpy()
+    return Traversal(
+        replica=replica,
+        image=chosen,
+        pixels=pixels[0].reshape(shape).numpy(),
+        reconstruction=model.decode(code)[replica, 0].reshape(shape).numpy(),
+        decoded=decoded.numpy(),
+        kl=record.result.kl_per_latent[replica],
+        values=tuple(values.tolist()),
+        meanings=_meanings(means, labels, tuple(record.result.score.information)),
+    )
+
+
+def _meanings(means: npt.NDArray[np.float32], labels: WeakLabels, usable: tuple[str, ...]) -> tuple[str, ...]:
+    """What each latent of means (n, M) knows most of, among the usable factors."""
+    factors = labels.factors[:, [labels.names.index(name) for name in usable]]
+    found = []
+    for latent in range(means.shape[1]):
+        shares = information(means[None, :, latent : latent + 1], factors).factors[0]
+        best = int(shares.argmax())
+        known = shares[best] >= MISSING_INFORMATION
+        found.append(f"{usable[best].replace('_', ' ')} {percent(float(shares[best]))}" if known else "")
+    return tuple(found)
+
+
+def _load(study: Study, record: TrialRecord, store: ImageStore) -> TrainedModel:
+    model, _ = study.configuration(record)
+    return load_model(study.weights(record), model, store.channels, store.height, store.width)

@@ -1,0 +1,206 @@
+"""What a search will take, before it starts: sizes are counted, times and memory are measured on a few steps here."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from bvae_tune.data.factors import load_labels
+from bvae_tune.data.sources import open_dataset
+from bvae_tune.models.config import ModelConfig, beta_of
+from bvae_tune.search.checkpoints import KEPT_WHILE_RUNNING
+from bvae_tune.search.cluster import Placement, placement_on
+from bvae_tune.search.sampling import trials_possible
+from bvae_tune.space import Distribution, Scalar, StudyConfig, configure
+from bvae_tune.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from bvae_tune.data.image_store import ImageStore
+
+MEASURED_SECONDS = 3.0
+# Ray's start and the workers' imports, once a study (measured on two cores: 7 to 9 s).
+START_SECONDS = 8.0
+# Journal, event files and tables, per report of a trial: the profile, R x S scores and M KL values, three times over.
+_BYTES_PER_REPORT = 20_000
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A few steps of one trial, measured.
+
+    Attributes:
+        parameters: of one replica.
+        weights_bytes, checkpoint_bytes: of all replicas; the checkpoint has the optimiser's state too.
+        memory_bytes: what the process held of its own: not the images' file, which all trials of a machine share.
+        gpu_bytes: the most that was allocated on the GPU, images included; 0 on a CPU.
+        seconds_per_step, seconds_per_report: training, and evaluating once.
+    """
+
+    parameters: int
+    weights_bytes: int
+    checkpoint_bytes: int
+    memory_bytes: int
+    gpu_bytes: int
+    seconds_per_step: float
+    seconds_per_report: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search will take. Where sizes are searched, this is the costliest trial that the space allows.
+
+    Attributes:
+        trials, controls: to run; pruned ones count in full.
+        replicas: of each.
+        steps, reports: of a trial.
+        placement: what a trial gets, and how many run at once.
+        images_bytes: the dataset's file.
+        calibration: the measured trial.
+        measured_at_once: so many trials were measured side by side.
+        memory_bytes: of all trials at once.
+        disk_bytes: of the study's folder when it ends; peak_disk_bytes: while it runs.
+        seconds_per_trial, seconds: of a trial, and of the study.
+    """
+
+    trials: int
+    controls: int
+    replicas: int
+    steps: int
+    reports: int
+    placement: Placement
+    images_bytes: int
+    calibration: Calibration
+    measured_at_once: int
+    memory_bytes: int
+    disk_bytes: int
+    peak_disk_bytes: int
+    seconds_per_trial: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, safe for JSON."""
+        return asdict(self)
+
+
+def make_plan(config: StudyConfig) -> Plan:
+    """Measure a few steps of the costliest trial, as many at once as would run, and count the rest.
+
+    The dataset must be there (`open_dataset` builds it). Takes about ten seconds.
+
+    Raises:
+        InputError: images, labels, model and resources do not go together.
+    """
+    import torch
+
+    store = open_dataset(config.dataset)
+    load_labels(config.labels, store)
+    node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    placement = placement_on(config.resources, [node], embedded=True)
+    model, training = costliest(config)
+    trials = min(config.search.trials, trials_possible(config.space, config.search) or config.search.trials)
+    at_once = max(1, min(placement.concurrent, trials))
+    calibration = calibrate(config, model, training, placement, at_once)
+    trained = trials + sum(label != "untrained" for label in config.search.baselines)
+    controls = len(config.search.baselines)
+    reports = max(1, math.ceil(training.steps / training.report_every))
+    seconds_per_trial = training.steps * calibration.seconds_per_step + reports * calibration.seconds_per_report
+    rounds = math.ceil(trained / at_once)
+    record = (trials + controls) * reports * _BYTES_PER_REPORT
+    # The best trials, and the best that represents every factor.
+    kept = min(config.search.keep_models + 1, trials) * calibration.weights_bytes
+    return Plan(
+        trials=trials,
+        controls=controls,
+        replicas=config.protocol.replicas,
+        steps=training.steps,
+        reports=reports,
+        placement=placement,
+        images_bytes=store.path.stat().st_size,
+        calibration=calibration,
+        measured_at_once=at_once,
+        memory_bytes=at_once * calibration.memory_bytes,
+        disk_bytes=record + kept,
+        # One more than is kept while it is written.
+        peak_disk_bytes=record + kept + at_once * (KEPT_WHILE_RUNNING + 1) * calibration.checkpoint_bytes,
+        seconds_per_trial=seconds_per_trial,
+        seconds=START_SECONDS + rounds * seconds_per_trial,
+    )
+
+
+def costliest(config: StudyConfig) -> tuple[ModelConfig, TrainingConfig]:
+    """The model and training of the trial with the largest searched sizes and the most steps."""
+    return configure(config, {key: _largest(distribution) for key, distribution in config.space.items()})
+
+
+def _largest(distribution: Distribution) -> Scalar:
+    return distribution.high if distribution.high is not None else max(distribution.choices, key=_size)
+
+
+def _size(choice: Scalar) -> float:
+    if isinstance(choice, str) and choice.startswith("["):  # widths, as their JSON text
+        return float(sum(json.loads(choice)))
+    return 0.0 if choice is None or isinstance(choice, str) else float(choice)
+
+
+def calibrate(
+    config: StudyConfig, model: ModelConfig, training: TrainingConfig, placement: Placement, at_once: int
+) -> Calibration:
+    """Measure `at_once` trials side by side, each in a fresh process with the threads it would have; their means."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, mp_context=context) as pool:
+        futures = [
+            pool.submit(measure, config, model, training, placement.threads, placement.gpus > 0, number)
+            for number in range(at_once)
+        ]
+        return _mean([future.result() for future in futures])
+
+
+def measure(
+    config: StudyConfig, model: ModelConfig, training: TrainingConfig, threads: int, gpu: bool, number: int
+) -> Calibration:
+    """Train for a few seconds and evaluate once, in this process."""
+    import psutil
+    import torch
+
+    from bvae_tune.evaluation import encode_labelled, score
+    from bvae_tune.training.bank import Bank
+
+    torch.set_num_threads(threads)
+    store: ImageStore = open_dataset(config.dataset)
+    labels = load_labels(config.labels, store)
+    replicas = config.protocol.replicas
+    betas = [beta_of(model, store.dimensions)] * replicas
+    bank = Bank(
+        model, training, store, range(number * replicas, (number + 1) * replicas), betas, "cuda" if gpu else "cpu"
+    )
+    bank.train(1)  # the first step allocates
+    steps = max(1, int(MEASURED_SECONDS / bank.train(2).seconds))
+    seconds_per_step = bank.train(2 + steps).seconds / steps
+    began = time.perf_counter()
+    score(encode_labelled(bank, store, labels), labels, config.metric, config.protocol, config.search.seed)
+    seconds_per_report = time.perf_counter() - began
+    memory = psutil.Process().memory_info()
+    weights = bank.weights().values()
+    return Calibration(
+        parameters=sum(tensor.numel() for tensor in weights) // replicas,
+        weights_bytes=sum(tensor.nbytes for tensor in weights),
+        checkpoint_bytes=sum(tensor.nbytes for tensor in bank.state().values()),
+        memory_bytes=memory.rss - memory.shared,
+        gpu_bytes=torch.cuda.max_memory_allocated() if gpu else 0,
+        seconds_per_step=seconds_per_step,
+        seconds_per_report=seconds_per_report,
+    )
+
+
+def _mean(measured: Sequence[Calibration]) -> Calibration:
+    values = [asdict(calibration) for calibration in measured]
+    means = {key: sum(value[key] for value in values) / len(values) for key in values[0]}
+    whole = {key: round(value) if isinstance(values[0][key], int) else value for key, value in means.items()}
+    return Calibration(**whole)
