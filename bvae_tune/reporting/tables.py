@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -17,6 +19,8 @@ from bvae_tune.wording import duration, percent, percent_with_spread, significan
 
 if TYPE_CHECKING:
     from bvae_tune.data.image_store import ImageStore
+    from bvae_tune.data.shapes import EqualImages
+    from bvae_tune.search.confirm import Confirmation
     from bvae_tune.search.records import TrialRecord
     from bvae_tune.search.study import Study
 
@@ -24,9 +28,9 @@ SHOWN_BY_ITSELF = ("beta", "beta_norm", "latent_size")
 BAR = 20  # characters for 100%
 
 
-def trials_table(records: Sequence[TrialRecord]) -> Table:
-    """One row per trial, in the order given; a column for each searched key beside β and M. Scores in percent."""
-    table = _table()
+def trials_table(records: Sequence[TrialRecord]) -> RenderableType:
+    """One row per trial, in the order given, with a column for each searched key; reasons and notices stand below."""
+    table = _table(gap=1)
     table.add_column("trial", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for title in ("β", "β_norm", "M"):
@@ -35,10 +39,9 @@ def trials_table(records: Sequence[TrialRecord]) -> Table:
     keys = [key for key in searched if short_key(key) not in SHOWN_BY_ITSELF]
     for key in keys:
         table.add_column(short_key(key).split(".")[-1], justify="right", overflow="fold")
-    pairs = next((record.result.score.pairs for record in records if record.result), None)
-    for title in ("step", f"score (L = {pairs})" if pairs else "score", "MIG", "time"):
+    for title in ("step", "score", "MIG", "time"):
         _number(table, title)
-    table.add_column("remark", overflow="fold")
+    table.add_column("misses", overflow="fold")
     for record in records:
         table.add_row(
             record.label,
@@ -50,11 +53,20 @@ def trials_table(records: Sequence[TrialRecord]) -> Table:
             str(last_step(record)),
             percent_with_spread(last_score(record), _spread(record)),
             percent(record.result.score.mig if record.result else None),
-            duration(record.seconds),
-            _remark(record),
+            duration(record.seconds, short=True),
+            ", ".join(record.result.score.missing) if record.result else "",
             style=_style(record),
         )
-    return table
+    parts: list[RenderableType] = [table]
+    scores = [record.result.score for record in records if record.result]
+    if scores:
+        parts.append(Text(f"scores at L = {scores[0].pairs}, chance {percent(scores[0].chance)}", style="dim"))
+    for record in records:
+        if record.state == "failed":
+            parts.append(Text(f"{record.label} failed: {record.reason or 'reason unknown'}", style="red"))
+        if record.result and record.result.notice:
+            parts.append(Text(f"{record.label}: {record.result.notice}"))
+    return Group(*parts)
 
 
 def status(study: Study) -> RenderableType:
@@ -67,7 +79,7 @@ def status(study: Study) -> RenderableType:
     elif study.finished:
         state = "finished"
     else:
-        state = f"interrupted; go on with: bvae-tune resume {study.path}"
+        state = f"interrupted; go on with: bvae-tune resume {_near(study.path)}"
     rows = [
         ("study", study.name),
         ("folder", f"{study.path} ({study.size_bytes / 1e6:.1f} MB)"),
@@ -122,16 +134,20 @@ def best(study: Study) -> RenderableType:
             style="bold" if row is record else "",
         )
     table.add_row("chance", "", "", percent(score.chance), "", "")
-    parts: list[RenderableType] = [*lines, table, Text(_profile(score.profile)), information(score.information)]
+    parts: list[RenderableType] = [*lines, table, Text(_profile(score.profile))]
+    parts += [Text("What its best latent knows of each factor:"), Padding(information(score.information), (0, 0, 0, 2))]
     if score.missing and whole is None:
         parts.append(Text(f"No trial represents every factor; this one misses {', '.join(score.missing)}."))
     if not score.converged:
         parts.append(Text("The classifier of the metric stopped at its iteration bound: read the score with care."))
+    if len(score.replica_scores) == 1:
+        parts.append(Text("One replica per trial: how far its score is luck shows when it is confirmed."))
+    folder = _near(study.path)
     commands = [
-        (f"bvae-tune confirm {study.path}", "train it and β = 1 again on fresh seeds: how lucky was it?"),
-        (f"bvae-tune traverse {study.path}", "see what its latents do"),
-        (f"bvae-tune trials {study.path}", "every trial"),
-        (f"bvae-tune tensorboard {study.path}", "curves of every trial"),
+        (f"bvae-tune confirm {folder}", "again, on fresh seeds"),
+        (f"bvae-tune traverse {folder}", "what its latents do"),
+        (f"bvae-tune trials {folder}", "every trial"),
+        (f"bvae-tune tensorboard {folder}", "their curves"),
     ]
     parts += [Text("Look further:"), Padding(_pairs(commands), (0, 0, 0, 2))]
     return Group(*parts)
@@ -142,28 +158,46 @@ def information(shares: Mapping[str, float]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, share in shares.items():
         filled = round(BAR * min(1.0, max(0.0, share)))
-        bar = Text.assemble(("━" * filled, "green"), ("━" * (BAR - filled), "bright_black"))
+        bar = Text.assemble(("━" * filled, "green"), ("┄" * (BAR - filled), "bright_black"))
         table.add_row(name.replace("_", " "), bar, percent(share))
     return table
 
 
-def data_info(
-    store: ImageStore, facts: Mapping[str, str], repeats: Mapping[str, Mapping[str, float]] | None = None
-) -> RenderableType:
-    """A dataset: what the store says of itself, `facts` measured elsewhere, its factors, and its repeated images.
+def confirmation(found: Confirmation) -> RenderableType:
+    """The best configuration against β = 1 at the same M on fresh seeds, pair by pair."""
+    table = _table()
+    table.add_column("", no_wrap=True)
+    for title in ("β", "M", f"mean score (L = {found.pairs})"):
+        _number(table, title)
+    table.add_column("scores on fresh seeds", overflow="fold")
+    for name, beta, scores, (mean, spread) in (
+        (f"trial {found.trial}, retrained", found.beta, found.best, found.best_spread),
+        ("β = 1", 1.0, found.baseline, found.baseline_spread),
+    ):
+        shown = percent_with_spread(mean, 0.0 if math.isnan(spread) else spread)
+        table.add_row(name, significant(beta), str(found.latent_size), shown, ", ".join(map(percent, scores)))
+    luck = (
+        f"The search had scored it {percent(found.searched)}; on fresh seeds it scores {percent(found.best_spread[0])}."
+    )
+    error = "" if math.isnan(found.standard_error) else f" ± {100 * found.standard_error:.1f} (standard error)"
+    lead = f"Mean lead over β = 1 in {len(found.best)} pairs of seeds: {100 * found.lead:+.1f}{error} points."
+    parts: list[RenderableType] = [table, Text(luck), Text(lead, style="bold")]
+    if found.failed:
+        parts.append(Text(f"Pairs left out because one of the two failed: {found.failed}.", style="red"))
+    return Group(*parts)
 
-    Args:
-        store: the dataset.
-        facts: further lines, as "mean pixel": "0.0425".
-        repeats: row -> column -> share of images that equal another one, as shape -> scale -> share.
-    """
+
+def data_info(
+    store: ImageStore, facts: Mapping[str, str] | None = None, equal: Sequence[EqualImages] = ()
+) -> RenderableType:
+    """A dataset: what its store says of itself, further `facts` ("mean pixel": "0.0425"), factors, equal images."""
     depth = "binary" if store.bits == 1 else f"{store.bits} bit"
     rows = [
         ("dataset", store.name),
         ("file", f"{store.path} ({store.path.stat().st_size / 1e6:.0f} MB)"),
         ("images", f"{store.count:,} of {store.channels} × {store.height} × {store.width}, {depth}"),
         ("fingerprint", store.fingerprint),
-        *facts.items(),
+        *(facts or {}).items(),
     ]
     parts: list[RenderableType] = [_pairs(rows)]
     if store.factor_space is not None:
@@ -176,20 +210,28 @@ def data_info(
         parts.append(table)
     elif store.factor_names:
         parts.append(Text(f"factors: {', '.join(store.factor_names)}"))
-    if repeats:
-        columns = list(next(iter(repeats.values())))
-        table = _table()
-        table.add_column("images equal to another")
-        for column in columns:
-            _number(table, column)
-        for name, shares in repeats.items():
-            table.add_row(name, *(percent(shares[column]) for column in columns))
-        parts.append(table)
+    if equal:
+        parts.append(_equal_images(equal))
     return Group(*parts)
 
 
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def _equal_images(counts: Sequence[EqualImages]) -> Table:
+    table = _table()
+    table.title = "% of images equal to an earlier one (closing rotation + other reasons)"
+    table.title_justify = "left"
+    table.add_column("scale", no_wrap=True)
+    for scale in dict.fromkeys(count.scale for count in counts):
+        _number(table, significant(scale))
+    for shape in dict.fromkeys(count.shape for count in counts):
+        shares = [
+            (count.closing / count.images, count.other / count.images) for count in counts if count.shape == shape
+        ]
+        table.add_row(shape, *(f"{100 * closing:.1f} + {100 * other:.1f}" for closing, other in shares))
+    return table
+
+
+def _table(gap: int = 2) -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
 
 
 def _number(table: Table, title: str) -> None:
@@ -219,7 +261,7 @@ def _where(record: TrialRecord) -> str:
 
 
 def _profile(profile: Mapping[int, float]) -> str:
-    return "score by L: " + ", ".join(f"L = {pairs}: {percent(share)}" for pairs, share in sorted(profile.items()))
+    return "Its score by L: " + ", ".join(f"L = {pairs} {percent(share)}" for pairs, share in sorted(profile.items()))
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -232,13 +274,13 @@ def _cell(value: object) -> str:
     return significant(value) if isinstance(value, float) else str(value)
 
 
-def _remark(record: TrialRecord) -> str:
-    if record.state == "failed":
-        return record.reason or "reason unknown"
-    if record.result is None:
-        return ""
-    missing = record.result.score.missing
-    return "; ".join(filter(None, [f"misses {', '.join(missing)}" if missing else "", record.result.notice or ""]))
+def _near(path: Path) -> Path:
+    """The path as a person would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _hundredths(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}"
 
 
 def _style(record: TrialRecord) -> str:
