@@ -15,21 +15,22 @@ class _BernoulliLoss(torch.autograd.Function):
     """Cross entropy of pixels and logits whose gradient, sigmoid(logit) - pixel, is made on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, images: Tensor) -> Tensor:
-        images = images.to(logits.dtype)
-        ctx.save_for_backward(torch.sigmoid(logits).sub_(images))
-        return (functional.softplus(logits) - logits * images).sum(-1, dtype=torch.float32)
+    def forward(ctx: Any, outputs: Tensor, images: Tensor) -> Tensor:
+        logits = outputs.float()
+        ctx.save_for_backward(logits.sigmoid().sub_(images))
+        ctx.dtype = outputs.dtype
+        return functional.softplus(logits).addcmul_(logits, images, value=-1).sum(-1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (difference,) = ctx.saved_tensors
-        return difference * gradients[0][..., None], None
+        return (difference * gradients[0][..., None]).to(ctx.dtype), None
 
 
 def reconstruction_loss(model: ModelConfig, outputs: Tensor, images: Tensor) -> Tensor:
-    """-log p(x|z), summed over pixels: (R, B) float32 from outputs and images (R, B, D).
+    """-log p(x|z), summed over pixels: (R, B) float32 from a decoder's outputs and images, (R, B, D) each.
 
-    Bernoulli: the outputs are logits. Gaussian: ½|x - x̂|²/σ², the constant left out.
+    Bernoulli: the outputs are logits. Gaussian: they are means, and the loss is ½|x - x̂|²/σ², its constant left out.
     """
     if model.likelihood == "bernoulli":
         loss: Tensor = _BernoulliLoss.apply(outputs, images)  # type: ignore[no-untyped-call]
@@ -38,5 +39,5 @@ def reconstruction_loss(model: ModelConfig, outputs: Tensor, images: Tensor) -> 
 
 
 def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(q(z|x) || N(0, I)) per latent (Eq. 9), in nats: the shape of `mean`."""
+    """KL(q(z|x) || N(0, I)) of each latent (Eq. 9), in nats; the shape of `mean`."""
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)

@@ -19,9 +19,11 @@ from bvae_tune.models.layers import (
     convolution_specs,
     deconvolution,
     deconvolution_specs,
+    from_grouped,
     initialise,
     linear,
     linear_specs,
+    to_grouped,
 )
 
 __all__ = ["Codes", "Decoder", "Encoder", "ModelConfig", "Network", "beta_norm_of", "beta_of", "build_network"]
@@ -113,11 +115,11 @@ class Convolutional:
 
     def encode(self, parameters: Parameters, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (R, B, D) -> mean and log variance (R, B, M)."""
-        hidden = images.view(*images.shape[:2], *self._shape)
+        hidden = to_grouped(images, self._shape)
         for layer in range(4):
             weight, bias = parameters[f"encoder.{layer}.weight"], parameters[f"encoder.{layer}.bias"]
             hidden = functional.relu(convolution(hidden, weight, bias), inplace=True)
-        hidden = functional.relu(_linear(parameters, "encoder.4", hidden.flatten(2)), inplace=True)
+        hidden = functional.relu(_linear(parameters, "encoder.4", from_grouped(hidden, len(images))), inplace=True)
         mean, logvar = _linear(parameters, "encoder.5", hidden).float().chunk(2, dim=-1)
         return mean, logvar
 
@@ -125,13 +127,12 @@ class Convolutional:
         """Codes (R, B, M) -> logits or means (R, B, D)."""
         hidden = functional.relu(_linear(parameters, "decoder.0", codes), inplace=True)
         hidden = functional.relu(_linear(parameters, "decoder.1", hidden), inplace=True)
-        hidden = hidden.view(*codes.shape[:2], *self._last)
-        for layer in range(2, 6):
+        hidden = to_grouped(hidden, self._last)
+        for layer in range(2, 5):
             weight, bias = parameters[f"decoder.{layer}.weight"], parameters[f"decoder.{layer}.bias"]
-            hidden = deconvolution(hidden, weight, bias)
-            if layer < 5:
-                hidden = functional.relu(hidden, inplace=True)
-        return hidden.flatten(2)
+            hidden = functional.relu(deconvolution(hidden, weight, bias), inplace=True)
+        hidden = deconvolution(hidden, parameters["decoder.5.weight"], parameters["decoder.5.bias"])
+        return from_grouped(hidden, len(codes))
 
 
 def build_network(model: ModelConfig, channels: int, height: int, width: int) -> Network:

@@ -15,7 +15,8 @@ from bvae_tune.models.config import ModelConfig, beta_of
 from bvae_tune.models.networks import Codes
 from bvae_tune.training.batches import UniformBatches
 from bvae_tune.training.config import TrainingConfig
-from bvae_tune.training.vae import BetaVAE, StepLosses
+from bvae_tune.training.memory import is_out_of_memory, keep_freed_memory
+from bvae_tune.training.vae import BetaVAE, Learner, StepLosses
 
 __all__ = ["Bank", "TrainingConfig", "TrainingReport"]
 
@@ -75,15 +76,14 @@ class Bank:
             betas = [beta_of(model, store.dimensions)] * len(seeds)
         if not seeds or len(betas) != len(seeds):
             raise InputError(f"a bank takes one β per seed, at least one: {len(seeds)} seeds, {len(betas)} betas")
+        keep_freed_memory()
         self.model, self.training, self.seeds, self.betas = model, training, tuple(seeds), tuple(betas)
         self.step_count = 0
         self.finite = True
         self._batches = UniformBatches(store.count, training.batch_size, device)
-        if together is None:
-            together = 1 if device == "cpu" else len(seeds)
-        self._learner = BetaVAE(model, training, store, betas, device, together)
+        self._together = together or (1 if torch.device(device).type == "cpu" else len(seeds))
+        self._learner: Learner = BetaVAE(model, training, store, betas, device, self._together)
         self._learner.init(seeds)
-        self._notice: str | None = None
 
     def train(self, until_step: int) -> TrainingReport:
         """Train up to step `until_step` (no further than asked; nothing where it is reached) and report.
@@ -106,23 +106,15 @@ class Bank:
 
     def _step(self) -> StepLosses:
         batch = self._batches.batch(self.step_count, self.seeds)
-        while True:
-            try:
-                return self._learner.step(batch, self.step_count)
-            except RuntimeError as error:
-                # A step changes parameters only once all gradients exist, so one that failed has changed nothing.
-                if not _is_out_of_memory(error):
-                    raise
-                if self._learner.together == 1:
-                    raise RunError(
-                        f"out of memory at step {self.step_count} with one replica at a time; "
-                        "lower training.batch_size or model.widths, or train fewer trials at once"
-                    ) from error
-            self._learner.together = (self._learner.together + 1) // 2
-            self._notice = (
-                f"out of memory at step {self.step_count}: its {len(self.seeds)} replicas are trained in turns, "
-                f"{self._learner.together} at a time"
-            )
+        try:
+            return self._learner.step(batch, self.step_count)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise RunError(
+                    f"out of memory at step {self.step_count} with one replica at a time; "
+                    "lower training.batch_size or model.widths, or run fewer trials at once"
+                ) from error
+            raise
 
     def _report(self, total: StepLosses, steps: int, began: float) -> TrainingReport:
         reconstruction = (total.reconstruction.double() / max(1, steps)).cpu()
@@ -141,8 +133,13 @@ class Bank:
             reconstruction=tuple(reconstruction.tolist()),
             kl=tuple(kl.tolist()),
             kl_per_latent=tuple(tuple(row) for row in kl_per_latent.tolist()),
-            notice=self._notice,
+            notice=self._notice(),
         )
+
+    def _notice(self) -> str | None:
+        if self._learner.together == self._together:
+            return None
+        return f"out of memory with {self._together} replicas at once: trained in turns of {self._learner.together}"
 
     def _parameters_finite(self) -> bool:
         return all(bool(values.isfinite().all()) for values in self._learner.model.parameters.values())
@@ -157,7 +154,7 @@ class Bank:
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters only, name -> (R, ...) float32, copies on the host; `load_model` takes them."""
-        return {name: values.detach().to("cpu", copy=True) for name, values in self._learner.model.parameters.items()}
+        return {name: values.to("cpu", copy=True) for name, values in self._learner.model.parameters.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, optimiser state and step, flat, copies on the host."""
@@ -177,8 +174,3 @@ def _add(total: StepLosses, losses: StepLosses) -> StepLosses:
     return StepLosses(
         total.reconstruction.double() + losses.reconstruction, total.kl_per_latent.double() + losses.kl_per_latent
     )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU allocator has no error class of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

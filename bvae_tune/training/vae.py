@@ -18,12 +18,13 @@ from bvae_tune.models.likelihoods import kl_divergence, reconstruction_loss
 from bvae_tune.models.networks import TrainedModel, build_network, check_parameters, initial_parameters
 from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, beta_share_at, learning_rate_at
+from bvae_tune.training.memory import is_out_of_memory
 from bvae_tune.training.optimizers import build_optimizer
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Means over the batch of one step, on the device, float32: reconstruction (R,), KL per latent (R, M), in nats."""
+    """Means over the batch of one step, on the device, in nats: reconstruction (R,), KL per latent (R, M)."""
 
     reconstruction: Tensor
     kl_per_latent: Tensor
@@ -31,6 +32,8 @@ class StepLosses:
 
 class Learner(Protocol):
     """What a bank trains. It owns its losses and its optimisers."""
+
+    together: int
 
     @property
     def model(self) -> TrainedModel:
@@ -59,11 +62,16 @@ class Learner(Protocol):
 
 
 class BetaVAE:
-    """reconstruction + β KL, each summed over pixels or latents and averaged over the batch (Eq. 4).
+    """Minimises reconstruction + β KL, each summed over pixels or latents and averaged over the batch (Eq. 4).
 
     Args:
+        model: the network and its likelihood.
+        training: optimiser, schedule and precision.
+        store: the images.
         betas: β of each replica.
-        together: replicas whose activations are in memory at once; the others wait their turn within the step.
+        device: "cpu", "cuda", ...
+        together: replicas computed at once. The others wait their turn within the step, with the same result; a step
+            that runs out of memory goes on with half as many.
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class BetaVAE:
         self._config, self._training, self._store, self._device = model, training, store, device
         self._network = build_network(model, store.channels, store.height, store.width)
         self._betas = torch.tensor(betas, dtype=torch.float32, device=device)
+        self._precision = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
         self.together = together
 
         def draw(numbers: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -97,50 +106,60 @@ class BetaVAE:
         return TrainedModel(self._config, self._network, self._parameters)
 
     def step(self, batch: Batch, step: int) -> StepLosses:
-        """One update of all replicas; the losses are those before it."""
-        gradients, losses = self.gradients(batch, step)
-        with torch.no_grad():
-            self._optimizer.step(list(gradients.values()), learning_rate_at(self._training, step), step)
-        return losses
+        """One update of all replicas; the losses are those before it.
+
+        Raises:
+            RuntimeError: out of memory with one replica at a time; the replicas before it have made their step.
+        """
+        learning_rate = learning_rate_at(self._training, step)
+        parts: list[StepLosses] = []
+        first = 0
+        while first < len(self._seeds):
+            some = slice(first, first + self.together)
+            try:
+                gradients, losses = self.gradients(batch, step, some)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.together == 1:
+                    raise
+                self.together = (self.together + 1) // 2
+                continue
+            self._optimizer.step(gradients, learning_rate, step, some)
+            parts.append(losses)
+            first = some.stop
+        if len(parts) == 1:
+            return parts[0]
+        return StepLosses(
+            torch.cat([part.reconstruction for part in parts]), torch.cat([part.kl_per_latent for part in parts])
+        )
 
     @torch.no_grad()
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """The losses of a batch, without an update."""
         return self._losses(self._parameters, batch.indices, self._noise.at(step, self._seeds))
 
-    def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Tensor], StepLosses]:
-        """Gradients of each replica's loss, name -> (R, ...), and the losses."""
-        noise = self._noise.at(step, self._seeds)
-        parts, losses = [], []
-        for first in range(0, len(self._seeds), self.together):
-            some = slice(first, first + self.together)
-            parameters = {name: values[some].requires_grad_() for name, values in self._parameters.items()}
-            found = self._losses(parameters, batch.indices[some], noise[some])
-            betas = self._betas[some] * beta_share_at(self._training, step)
-            total = (found.reconstruction + betas * found.kl_per_latent.sum(-1)).sum()
-            parts.append(torch.autograd.grad(total, list(parameters.values())))
-            losses.append(StepLosses(found.reconstruction.detach(), found.kl_per_latent.detach()))
-        gradients = {
-            # The fused optimisers walk raw memory, so a gradient must lie in it as its parameter does.
-            name: torch.cat(pieces) if len(pieces) > 1 else pieces[0].contiguous()
-            for name, *pieces in zip(self._parameters, *parts, strict=True)
-        }
-        return gradients, StepLosses(
-            torch.cat([found.reconstruction for found in losses]), torch.cat([found.kl_per_latent for found in losses])
+    def gradients(self, batch: Batch, step: int, some: slice) -> tuple[dict[str, Tensor], StepLosses]:
+        """Gradients of the loss of each replica in `some`, name -> (R, ...) float32, and the losses."""
+        parameters = {name: values[some].requires_grad_() for name, values in self._parameters.items()}
+        losses = self._losses(parameters, batch.indices[some], self._noise.at(step, self._seeds)[some])
+        betas = self._betas[some] * beta_share_at(self._training, step)
+        total = (losses.reconstruction + betas * losses.kl_per_latent.sum(-1)).sum()
+        gradients = torch.autograd.grad(total, list(parameters.values()))
+        return dict(zip(parameters, gradients, strict=True)), StepLosses(
+            losses.reconstruction.detach(), losses.kl_per_latent.detach()
         )
 
     def _losses(self, parameters: Mapping[str, Tensor], indices: Tensor, noise: Tensor) -> StepLosses:
         images = self._store.gather(indices, self._device)
-        with torch.autocast(self._device, torch.bfloat16, enabled=self._training.precision == "bfloat16"):
-            mean, logvar = self._network.encode(parameters, images)
-            outputs = self._network.decode(parameters, mean + noise * (0.5 * logvar).exp())
+        mean, logvar = self._network.encode(parameters, images.to(self._precision))
+        codes = mean + noise * (0.5 * logvar).exp()
+        outputs = self._network.decode(parameters, codes.to(self._precision))
         return StepLosses(
             reconstruction_loss(self._config, outputs, images).mean(1), kl_divergence(mean, logvar).mean(1)
         )
 
     def state(self) -> dict[str, Tensor]:
         """Parameters (model/...) and optimiser state (optimizer/slot/...), copies on the host."""
-        return {name: values.detach().to("cpu", copy=True) for name, values in self._tensors().items()}
+        return {name: values.to("cpu", copy=True) for name, values in self._tensors().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave.

@@ -1,0 +1,28 @@
+"""What training asks of the memory allocator."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process keep the memory it frees, for the next step to use again.
+
+    By default glibc gives large blocks back to the system at once and every step faults them in anew: a third of the
+    time of `fc` 1200. Elsewhere than on Linux with glibc this does nothing.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation failed. The CPU's allocator has no error class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
