@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bvae_tune.cli.arguments import Json
-from bvae_tune.cli.printing import console, output_file, print_json, progress_of
+from bvae_tune.cli.printing import console, output_file, print_json
 from bvae_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ Source = Annotated[str, typer.Argument(metavar="[shapes|FILE]", help="The 2D sha
 def build(source: Source = "shapes") -> None:
     """Build a dataset's store in the cache, where it is not there yet."""
     from bvae_tune.data.sources import open_dataset
+    from bvae_tune.search.building import building
 
     out = console()
-    with progress_of(out, "building the images") as progress:
+    with building(out) as progress:
         store = open_dataset(_dataset(source), progress)
     out.print(f"{store.count:,} images in {store.path}", soft_wrap=True)
 
@@ -42,10 +43,11 @@ def info(
     from bvae_tune.reporting.figures import write_png
     from bvae_tune.reporting.sheets import sample_sheet
     from bvae_tune.reporting.tables import data_info
+    from bvae_tune.search.building import building
 
     out = console()
-    with progress_of(out, "building the images") as progress:
-        store = open_dataset(_dataset(source), None if as_json else progress)
+    with building(None if as_json else out) as progress:
+        store = open_dataset(_dataset(source), progress)
     path = output_file(sheet or store.path.with_suffix(".png"), "--sheet")
     facts = read_facts(store)
     write_png(sample_sheet(store), path)

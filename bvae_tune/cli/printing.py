@@ -1,11 +1,9 @@
-"""Where commands print: tables and progress for people, JSON for scripts."""
+"""Where commands print: tables for people, JSON for scripts."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
 
 # Tables in a pipe or a file: wide enough not to fold.
 _WIDTH_ELSEWHERE = 160
-_PLAIN_LINES = 5
 
 
 def console() -> Console:
@@ -37,27 +34,6 @@ def output_file(path: Path, option: str) -> Path:
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise InputError(f"{option} {path}: give a file in a folder that exists")
     return path
-
-
-@contextmanager
-def progress_of(out: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function that takes (done, in all): a bar on a terminal, a few lines elsewhere, nothing if never called."""
-    if out.is_terminal:
-        from rich.progress import Progress
-
-        with Progress(console=out, transient=True) as bar:
-            task = bar.add_task(what, total=None, visible=False)
-            yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
-        return
-    told = 0
-
-    def line(done: int, total: int) -> None:
-        nonlocal told
-        if done * _PLAIN_LINES // total > told:
-            told = done * _PLAIN_LINES // total
-            out.print(f"{what}: {100 * done // total}%")
-
-    yield line
 
 
 def _finite(data: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bvae_tune.cli.arguments import STORAGE, Address, Json, Run, Settings, Space, Storage, Trials, with_trials
-from bvae_tune.cli.printing import console, print_json, progress_of
+from bvae_tune.cli.printing import console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,7 @@ def confirm(
     as_json: Json = False,
 ) -> None:
     """Train the best configuration and β = 1 again on fresh seeds, in pairs: how lucky was the best?"""
-    from bvae_tune.reporting.outcomes import confirmation_table
+    from bvae_tune.reporting.tables import confirmation
     from bvae_tune.search.confirm import confirm as run_confirmation
     from bvae_tune.search.runs import find_run
 
@@ -69,7 +69,7 @@ def confirm(
     if as_json:
         print_json(found.to_dict())
     else:
-        out.print(confirmation_table(found))
+        out.print(confirmation(found))
 
 
 def plan(
@@ -80,17 +80,17 @@ def plan(
 ) -> None:
     """Show the resolved search space and what it will take, before anything starts."""
     from bvae_tune.data.sources import open_dataset
+    from bvae_tune.reporting.outcomes import plan_table
+    from bvae_tune.search.building import building
+    from bvae_tune.search.plan import make_plan
     from bvae_tune.space import load_space
 
     config = load_space(space, with_trials(settings, trials))
     out = console()
     if not as_json:
         out.print(config.to_yaml(), markup=False, soft_wrap=True)
-    from bvae_tune.reporting.outcomes import plan_table
-    from bvae_tune.search.plan import make_plan
-
-    with progress_of(out, "building the images") as progress:
-        open_dataset(config.dataset, None if as_json else progress)
+    with building(None if as_json else out) as progress:
+        open_dataset(config.dataset, progress)
     found = make_plan(config)
     if as_json:
         print_json({"space": config.to_dict(), "plan": found.to_dict()})

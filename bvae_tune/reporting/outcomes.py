@@ -1,21 +1,19 @@
-"""What `plan`, `confirm` and `evaluate` print."""
+"""What `plan` and `evaluate` print."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from bvae_tune.reporting.tables import information
-from bvae_tune.wording import duration, percent, percent_with_spread, significant
+from bvae_tune.wording import duration, percent, percent_with_spread
 
 if TYPE_CHECKING:
     from bvae_tune.metrics.protocol import TrialScore
-    from bvae_tune.search.confirm import Confirmation
     from bvae_tune.search.plan import Plan
 
 
@@ -49,35 +47,6 @@ def plan_table(plan: Plan) -> RenderableType:
     return Group(_pairs(rows), Text(note, style="dim"))
 
 
-def confirmation_table(found: Confirmation) -> RenderableType:
-    """The best configuration and β = 1 on fresh seeds, pair by pair, and the lead with its standard error."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("pair", f"best (β {significant(found.beta)})", "β = 1", "lead"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for pair, (best, baseline, lead) in enumerate(zip(found.best, found.baseline, found.leads, strict=True)):
-        table.add_row(str(pair), percent(best), percent(baseline), _points(lead))
-    table.add_section()
-    means = (percent_with_spread(*found.best_spread), percent_with_spread(*found.baseline_spread))
-    table.add_row("mean", *means, f"{_points(found.lead)} ± {100 * found.standard_error:.1f}", style="bold")
-    sure = found.lead > 2 * found.standard_error
-    verdict = "more than" if sure else "not more than"
-    lines: list[RenderableType] = [
-        Text(
-            f"trial {found.trial}: β {significant(found.beta)}, β_norm {significant(found.beta_norm)}, M "
-            f"{found.latent_size}, against β = 1 at the same M, scores at L = {found.pairs}",
-            style="bold",
-        ),
-        table,
-        Text(
-            f"It leads by {_points(found.lead)} points, {verdict} twice its standard error. In the search it had "
-            f"{percent(found.searched)}, which is {_points(found.searched - found.best_spread[0])} from its mean here."
-        ),
-    ]
-    if found.failed:
-        lines.append(Text(f"{found.failed} pairs failed and are left out.", style="red"))
-    return Group(*lines)
-
-
 def score_table(label: str, score: TrialScore) -> RenderableType:
     """One evaluation: score against chance, by L and by replica, and what is represented."""
     rows = [
@@ -102,10 +71,6 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def _size(count: float) -> str:

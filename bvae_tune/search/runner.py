@@ -8,13 +8,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState, create_trial
-from rich.progress import Progress as BuildProgress
 
 from bvae_tune.data.factors import WeakLabels, load_labels
 from bvae_tune.data.image_store import ImageStore
@@ -25,6 +24,7 @@ from bvae_tune.models.config import ModelConfig
 from bvae_tune.models.networks import build_network
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search import folder
+from bvae_tune.search.building import building
 from bvae_tune.search.cluster import Placement, place, probe_nodes, ray_session
 from bvae_tune.search.journal import open_record
 from bvae_tune.search.progress import Progress
@@ -215,15 +215,7 @@ def _add_baselines(study: Study) -> None:
 
 
 def _open_data(config: StudyConfig, console: Console | None) -> tuple[ImageStore, WeakLabels]:
-    with BuildProgress(console=console, transient=True) if console else nullcontext() as bar:
-        task = None
-
-        def progress(done: int, total: int) -> None:
-            nonlocal task
-            if bar is not None:
-                task = task if task is not None else bar.add_task("building the images", total=total)
-                bar.update(task, completed=done, total=total)
-
+    with building(console) as progress:
         store = open_dataset(config.dataset, progress)
     return store, load_labels(config.labels, store)
 
