@@ -101,7 +101,7 @@ class ImageStore:
         if self.bits == 8:
             return np.divide(packed, 255, dtype=np.float32)
         pixels = np.take(_bits_of_byte(), packed, axis=0)
-        return pixels.reshape(*packed.shape[:-1], -1)[..., : self.dimensions]
+        return pixels.reshape(*packed.shape[:-1], 8 * packed.shape[-1])[..., : self.dimensions]
 
     def factors(self, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """The (n, K) factor values, as indices from 0, of the images `indices` (n,); -1 where unknown."""

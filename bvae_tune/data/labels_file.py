@@ -61,7 +61,9 @@ def _read(path: Path) -> pa.Table:
             case ".parquet":
                 return pa.parquet.read_table(path)
             case ".csv":
-                table = pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(strings_can_be_null=True))
+                # Arrow tells the row of a mistake only when it reads with one thread.
+                read, convert = pa.csv.ReadOptions(use_threads=False), pa.csv.ConvertOptions(strings_can_be_null=True)
+                table = pa.csv.read_csv(path, read_options=read, convert_options=convert)
                 return table.rename_columns([name.strip() for name in table.column_names])
     except FileNotFoundError:
         raise InputError(f"labels.path: {path}: no such file") from None
@@ -85,17 +87,18 @@ def _factor_names(path: Path, table: pa.Table) -> tuple[str, ...]:
 
 def _image_indices(path: Path, column: pa.ChunkedArray, store: ImageStore) -> npt.NDArray[np.int64]:
     """(n,) int64, each checked to be an image of the store, and there once."""
-    values = column.to_pylist()
-    for row, value in enumerate(values, start=1):
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
-        if not whole:
-            raise InputError(f"{path}, row {row}, column {INDEX!r}: {_shown(value)}; expected the number of an image")
-        if not 0 <= value < store.count:
+    indices = np.empty(len(column), np.int64)
+    for row, value in enumerate(column.to_pylist(), start=1):
+        number = _whole_number(value)
+        if number is None:
+            shown = "empty" if value is None else repr(value)
+            raise InputError(f"{path}, row {row}, column {INDEX!r}: {shown}; expected the number of an image")
+        if not 0 <= number < store.count:
             raise InputError(
-                f"{path}, row {row}, column {INDEX!r}: there is no image {value} in {store.name},"
+                f"{path}, row {row}, column {INDEX!r}: there is no image {number} in {store.name},"
                 f" which has {store.count} (0 to {store.count - 1})"
             )
-    indices = np.array(values, np.int64)
+        indices[row - 1] = number
     if not len(indices):
         raise InputError(f"{path}: no rows")
     order = np.argsort(indices, kind="stable")
@@ -106,6 +109,17 @@ def _image_indices(path: Path, column: pa.ChunkedArray, store: ImageStore) -> np
             f"{path}, row {second}, column {INDEX!r}: image {indices[second - 1]} is there twice, first in row {first}"
         )
     return indices
+
+
+def _whole_number(value: object) -> int | None:
+    """The number in a cell, which one bad cell of a column has made a string perhaps; None if it is no whole one."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what float does not take is no number
+    except (TypeError, ValueError):
+        return None
+    return int(number) if number.is_integer() else None
 
 
 def _value_indices(path: Path, name: str, column: pa.ChunkedArray, bins: int) -> npt.NDArray[np.int64]:
@@ -151,14 +165,10 @@ def _from_numbers(path: Path, name: str, values: npt.NDArray[np.float64], bins: 
     infinite = np.flatnonzero(np.isinf(values))
     if len(infinite):
         raise InputError(f"{path}, row {infinite[0] + 1}, column {name!r}: {values[infinite[0]]}; expected a number")
-    known = ~np.isnan(values)
-    levels = np.unique(values[known])
+    known = np.sort(values[~np.isnan(values)])
+    levels = np.unique(known)
     if len(levels) > bins and (levels % 1 != 0).any():
-        levels = np.unique(np.quantile(values[known], np.arange(bins) / bins, method="inverted_cdf"))
+        levels = np.unique(known[np.arange(bins) * len(known) // bins])
     # The last level that is not above the value: the value itself, or the start of its bin, which some label has.
     codes = np.searchsorted(levels, values, side="right") - 1
-    return np.where(known, codes, -1).astype(np.int64)
-
-
-def _shown(value: object) -> str:
-    return "empty" if value is None else repr(value)
+    return np.where(np.isnan(values), -1, codes).astype(np.int64)

@@ -67,7 +67,7 @@ def open_dataset(config: DatasetConfig, progress: Progress | None = None) -> Ima
         if config.path is not None:
             raise InputError(f"dataset.path: {config.path}; the source shapes is built in and has no path")
         path = cache_folder() / f"shapes-{RENDERING}.arrow"
-        return _cached(path, lambda: build_shapes(path, progress))
+        return open_or_make(path, lambda: build_shapes(path, progress))
     if config.path is None:
         raise InputError(f"dataset.path: missing; the source {config.source} needs a file")
     if config.source == "arrow":
@@ -113,7 +113,7 @@ def import_arrays(
     if path is not None:
         return write(Path(path))
     cached = _cache_file(name, content_fingerprint(packed, size, bits, numbers, space or FactorSpace((), ())))
-    return _cached(cached, lambda: write(cached))
+    return open_or_make(cached, lambda: write(cached))
 
 
 def _open_npz(path: Path) -> ImageStore:
@@ -135,7 +135,7 @@ def _open_npz(path: Path) -> ImageStore:
             path=cached,
         )
 
-    return _cached(cached, convert)
+    return open_or_make(cached, convert)
 
 
 def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -159,7 +159,7 @@ def _cache_file(name: str, content: str) -> Path:
     return cache_folder() / f"{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-') or 'images'}-{content[:16]}.arrow"
 
 
-def _cached(path: Path, make: Callable[[], ImageStore]) -> ImageStore:
+def open_or_make(path: Path, make: Callable[[], ImageStore]) -> ImageStore:
     """Open the cached store; where it is missing, damaged or of an older format, the first to come makes it."""
     try:
         return open_store(path)
