@@ -38,7 +38,7 @@ def judge(study: optuna.Study, pruner: BasePruner, number: int) -> tuple[bool, d
     before = copy.get_trials(deepcopy=False)[number]
     stop = pruner.prune(copy, before)
     after = copy.get_trials(deepcopy=False)[number].system_attrs
-    return stop, {key: value for key, value in after.items() if key not in before.system_attrs}
+    return bool(stop), {key: value for key, value in after.items() if key not in before.system_attrs}
 
 
 class RecordScheduler(FIFOScheduler):

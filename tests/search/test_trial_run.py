@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bvae_tune.search.checkpoints import WEIGHTS, CheckpointFolder
+from bvae_tune.search.records import TrialResult
+from bvae_tune.search.trainable import BetaVAETrainable
+from bvae_tune.search.trial_run import NodeError, NotFiniteError, TrialData, TrialRun, TrialTask
+
+MakeTask = Callable[..., TrialTask]
+
+
+def numbers(result: TrialResult) -> dict[str, Any]:
+    """All of a result that is a function of the seeds."""
+    return result.to_dict() | {"images_per_second": 0, "seconds_training": 0, "seconds_evaluating": 0}
+
+
+def to_the_end(run: TrialRun) -> list[TrialResult]:
+    results = []
+    done = False
+    while not done:
+        result, done = run.advance()
+        results.append(result)
+    return results
+
+
+def weights(task: TrialTask) -> dict[str, torch.Tensor]:
+    return CheckpointFolder(task.study, task.folder).read(WEIGHTS).state
+
+
+def test_a_trial_reports_at_its_steps_and_leaves_its_weights(make_task: MakeTask) -> None:
+    task = make_task(seeds=(11, 12))
+    results = to_the_end(TrialRun(task, TrialData()))
+    assert [result.step for result in results] == [10, 20, 30]
+    assert [result.images_seen for result in results] == [160, 320, 480]
+    last = results[-1]
+    assert len(last.reconstruction) == len(last.kl) == len(last.score.replica_scores) == 2
+    assert last.reconstruction[0] < results[0].reconstruction[0]
+    assert last.seconds_training > results[0].seconds_training > 0
+    assert last.seconds_evaluating > results[0].seconds_evaluating > 0
+    assert list(Path(task.study, task.folder).iterdir()) == [Path(task.study, task.folder, WEIGHTS)]
+
+
+@pytest.mark.parametrize("reports_before_the_kill", [1, 2, 3])
+def test_a_trial_taken_over_gives_the_last_report_again_and_then_goes_on_with_the_same_numbers(
+    make_task: MakeTask, reports_before_the_kill: int
+) -> None:
+    whole = make_task(folder="trials/00001")
+    expected = [numbers(result) for result in to_the_end(TrialRun(whole, TrialData()))]
+
+    task = make_task()
+    killed = TrialRun(task, TrialData())
+    for _ in range(reports_before_the_kill):
+        killed.advance()
+    again = [numbers(result) for result in to_the_end(TrialRun(task, TrialData()))]
+    assert again == expected[reports_before_the_kill - 1 :]
+    for name, values in weights(whole).items():
+        torch.testing.assert_close(weights(task)[name], values, rtol=0, atol=0)
+
+
+def test_a_truncated_checkpoint_costs_one_interval_and_changes_nothing(make_task: MakeTask) -> None:
+    expected = numbers(to_the_end(TrialRun(make_task(folder="trials/00001"), TrialData()))[-1])
+    task = make_task()
+    killed = TrialRun(task, TrialData())
+    killed.advance()
+    killed.advance()
+    newest = Path(task.study, task.folder, "step-0000000020.safetensors")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    results = to_the_end(TrialRun(task, TrialData()))
+    assert [result.step for result in results] == [10, 20, 30]
+    assert numbers(results[-1]) == expected
+
+
+def test_an_untrained_trial_is_one_report_at_step_0(make_task: MakeTask) -> None:
+    task = make_task()
+    task = dataclasses.replace(task, training=dataclasses.replace(task.training, steps=0))
+    (result,) = to_the_end(TrialRun(task, TrialData()))
+    assert (result.step, result.images_seen) == (0, 0)
+    assert result.score.score > 0
+    assert [numbers(r) for r in to_the_end(TrialRun(task, TrialData()))] == [numbers(result)]
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_and_keeps_its_checkpoint(make_task: MakeTask) -> None:
+    task = make_task()
+    healthy = TrialRun(task, TrialData())
+    healthy.advance()
+    wild = dataclasses.replace(task, training=dataclasses.replace(task.training, learning_rate=1e30))
+    run = TrialRun(wild, TrialData())
+    assert run.advance()[0].step == 10
+    with pytest.raises(NotFiniteError, match="not finite at step 20"):
+        run.advance()
+    latest = CheckpointFolder(task.study, task.folder).latest()
+    assert latest is not None
+    assert latest.result.step == 10
+
+
+def test_a_node_without_the_study_or_with_other_images_says_so(make_task: MakeTask, tmp_path: Path) -> None:
+    task = make_task()
+    elsewhere = dataclasses.replace(task, study=str(tmp_path / "nowhere"))
+    with pytest.raises(NodeError, match=r"does not see .*nowhere"):
+        TrialRun(elsewhere, TrialData()).advance()
+    for fingerprints, what in ((("0" * 64, task.fingerprints[1]), "images"), ((task.fingerprints[0], "0"), "labels")):
+        with pytest.raises(NodeError, match=f"the {what} are not those"):
+            TrialRun(dataclasses.replace(task, fingerprints=fingerprints), TrialData()).advance()
+
+
+def test_images_are_opened_once_for_all_trials_of_a_worker(make_task: MakeTask) -> None:
+    data = TrialData()
+    opened = data.open(make_task())
+    assert data.open(make_task(folder="trials/00001", seeds=(3,)))[0] is opened[0]
+
+
+def test_the_trainable_serves_one_task_after_another_without_ray(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
+    trainable = BetaVAETrainable({"task": make_task()})
+    reports = [trainable.step() for _ in range(3)]
+    assert [(report["step"], report["done"]) for report in reports] == [(10, False), (20, False), (30, True)]
+    final = TrialResult.from_dict(json.loads(reports[-1]["result"]))
+    assert final.score.score == reports[-1]["score"]
+
+    assert trainable.reset_config({"task": make_task(folder="trials/00001", threads=2)}) is True
+    assert numbers(TrialResult.from_dict(json.loads(trainable.step()["result"])))["step"] == 10
+    assert torch.get_num_threads() == 2
+    assert trainable.reset_config({"task": make_task(folder="trials/00002")}) is True
+    trainable.step()
+    assert torch.get_num_threads() == 1
+
+
+def test_what_fails_in_a_step_is_a_reason_or_ends_the_run_or_is_tried_again(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
+    wild = make_task()
+    wild = dataclasses.replace(wild, training=dataclasses.replace(wild.training, learning_rate=1e30))
+    trainable = BetaVAETrainable({"task": wild})
+    report = trainable.step()
+    assert report["done"]
+    assert "not finite" in report["reason"]
+
+    trainable.reset_config({"task": dataclasses.replace(wild, study=str(tmp_path / "nowhere"))})
+    assert "does not see" in trainable.step()["fatal"]
+
+    # /dev/full is the kernel's own full disk.
+    full = make_task(folder="trials/00003")
+    trainable.reset_config({"task": full})
+    trainable.step()
+    os.symlink("/dev/full", Path(full.study, full.folder, f"step-{20:010d}.safetensors.{os.getpid()}.draft"))
+    assert "no space left" in trainable.step()["fatal"]
+
+    lost = make_task(folder="trials/00004")
+    Path(lost.study, "trials").mkdir(exist_ok=True)
+    Path(lost.study, lost.folder).write_text("a file where the folder should be")
+    trainable.reset_config({"task": lost})
+    with pytest.raises(OSError, match="00004"):
+        trainable.step()
