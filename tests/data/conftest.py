@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from bvae_tune.data.shapes import SPACE, build_shapes
 
 
 @pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageStore, float, list[tuple[int, int]]]:
+def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ImageStore, float, list[tuple[int, int]]]]:
     """The full set of 2D shapes, drawn once for the folder: the store, the processor's seconds, the progress."""
     progress: list[tuple[int, int]] = []
     start = time.process_time()
     store = build_shapes(tmp_path_factory.mktemp("shapes") / "shapes.arrow", lambda *done: progress.append(done))
-    return store, time.process_time() - start, progress
+    yield store, time.process_time() - start, progress
+    store.path.unlink()  # pytest keeps the folders of its last runs: not 385 MB each
 
 
 @pytest.fixture(scope="session")
