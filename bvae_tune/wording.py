@@ -31,3 +31,11 @@ def duration(seconds: float | None, *, short: bool = False) -> str:
     if minutes < 24 * 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def clock(seconds: float | None) -> str:
+    """`0:08`, `2:05`, `3:10:00`, for columns; a dash where there is none."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

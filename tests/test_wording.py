@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bvae_tune.wording import duration, percent, percent_with_spread, significant
+from bvae_tune.wording import clock, duration, percent, percent_with_spread, significant
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,16 @@ def test_duration_in_words(seconds: float | None, words: str) -> None:
 
 def test_a_short_duration_drops_the_seconds() -> None:
     assert [duration(seconds, short=True) for seconds in (45, 150, 7200)] == ["45 s", "2 min", "2 h 00 min"]
+
+
+def test_a_clock_is_short_enough_for_a_column() -> None:
+    assert [clock(seconds) for seconds in (None, 7.6, 125, 3599.7, 11_405)] == [
+        "–",
+        "0:08",
+        "2:05",
+        "1:00:00",
+        "3:10:05",
+    ]
 
 
 def test_shares_are_shown_as_percent_with_their_spread_if_they_have_one() -> None:

@@ -49,7 +49,7 @@ def trials_table(records: Sequence[TrialRecord]) -> RenderableType:
             significant(record.beta),
             significant(record.beta_norm),
             str(record.latent_size),
-            *(_cell(record.parameters.get(key)) for key in keys),
+            *(Text(_cell(record.parameters.get(key))) for key in keys),
             str(last_step(record)),
             percent_with_spread(last_score(record), _spread(record)),
             percent(record.result.score.mig if record.result else None),
@@ -243,7 +243,7 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Text(value))  # paths may hold brackets, which are rich's markup
     return table
 
 

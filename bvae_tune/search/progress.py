@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bvae_tune.wording import duration, percent, percent_with_spread, significant
+from bvae_tune.wording import clock, duration, percent, percent_with_spread, significant
 
 if TYPE_CHECKING:
     from bvae_tune.search.records import TrialRecord
@@ -25,6 +25,7 @@ FINISHED = ("complete", "pruned", "failed")
 STATE_STYLES = {"running": "cyan", "complete": "", "pruned": "dim", "failed": "red"}
 FAILURES_SHOWN = 3
 WIDEST = 120
+OTHER_COLUMNS = 60  # characters, gaps included
 
 
 class Progress:
@@ -214,14 +215,16 @@ class Progress:
         foot = self._foot()
         # Two lines of head, four of the table's own, and one for the prompt that follows.
         rows = max(4, self._console.height - 7 - len(foot))
-        return Constrain(Group(head, self._table(rows), *foot), width)
+        return Constrain(Group(head, self._table(rows, width), *foot), width)
 
-    def _table(self, rows: int) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
-        table.add_column("trial", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        for title in ("β", "M", "step", "score", "time"):
-            table.add_column(title, justify="right", no_wrap=True)
+    def _table(self, rows: int, width: int) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 1, 0, 0))
+        # Long labels of confirmations are cut before any number is.
+        table.add_column("trial", no_wrap=True, max_width=max(12, width - OTHER_COLUMNS))
+        table.add_column("state", no_wrap=True, min_width=8)
+        # Least widths keep the columns in their places while the numbers change.
+        for title, width in (("β", 5), ("M", 2), ("step", 11), ("score", 11), ("time", 7)):
+            table.add_column(title, justify="right", no_wrap=True, min_width=width)
         best = self._best()
         order = {key: place for place, key in enumerate(self._finished)}
         running = [record for record in self._records if record.state == "running"]
@@ -241,7 +244,7 @@ class Progress:
                 str(record.latent_size),
                 step,
                 score,
-                duration(seconds),
+                clock(seconds),
                 style="bold green" if record is best else STATE_STYLES.get(record.state, ""),
             )
         if len(shown) > rows:

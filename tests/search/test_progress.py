@@ -141,7 +141,7 @@ def test_a_running_trial_s_clock_goes_on_between_its_reports(make_record: MakeRe
     progress.update([make_record(0, "running", step=100), make_record(1, "running", step=0)])
     clock.seconds = 5.0
     rows = drawn(progress)
-    assert [row.split()[-2:] for row in rows if "running" in row] == [["16", "s"], ["2", "s"]]
+    assert [row.split()[-1] for row in rows if "running" in row] == ["0:16", "0:02"]
 
 
 def test_searched_steps_are_those_of_each_trial(make_record: MakeRecord) -> None:
@@ -150,6 +150,14 @@ def test_searched_steps_are_those_of_each_trial(make_record: MakeRecord) -> None
     progress.update([make_record(0, "running", step=200, parameters={"training.steps": 800})])
     assert any("200/800" in line for line in drawn(progress))
     assert progress.error is None
+
+
+def test_a_long_label_is_cut_before_any_number(make_record: MakeRecord) -> None:
+    progress = Progress(terminal(), "shapes", 0, 8, steps=12000)
+    label = "beta=1 for trial 12, pair 3"
+    progress.update([make_record(0, kind="confirm", label=label, step=12000, replicas=4, seconds=11405.0)])
+    (row,) = (line for line in drawn(progress) if "beta=1 for" in line)
+    assert re.search(r"…  complete +4 +3 +12000/12000 +50\.0% ± 4\.0 +3:10:05 *$", row)
 
 
 @pytest.mark.parametrize("make_console", [plain, terminal])
