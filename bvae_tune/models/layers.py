@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from bvae_tune.randomness import generator
 
-_STRIDE, _PADDING = 2, 1
+_STRIDE, _PADDING = (2, 2), (1, 1)
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,27 @@ def from_grouped(images: Tensor, replicas: int) -> Tensor:
     return images.reshape(len(images), replicas, -1).transpose(0, 1)
 
 
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight_ROCkk: Tensor, bias_RO: Tensor) -> Tensor:
+        weight = _kernel(weight_ROCkk, images)
+        ctx.save_for_backward(images, weight)
+        ctx.groups = len(weight_ROCkk)
+        return functional.conv2d(
+            images, weight, bias_RO.flatten().to(images.dtype), _STRIDE, _PADDING, groups=ctx.groups
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        images, weight = ctx.saved_tensors
+        to_images, to_weight = _convolution_backward(gradients[0], images, weight, ctx.groups, ctx.needs_input_grad[0])
+        return to_images, to_weight, _bias_gradient(gradients[0], ctx.groups)
+
+
 def convolution(images: Tensor, weight_ROCkk: Tensor, bias_RO: Tensor) -> Tensor:
     """4x4 convolution of stride 2, padding 1: (B, R*C, H, W) -> (B, R*O, H/2, W/2), in the precision of the images."""
-    weight, bias = _kernel(weight_ROCkk, images), bias_RO.flatten().to(images.dtype)
-    return functional.conv2d(images, weight, bias, _STRIDE, _PADDING, groups=len(weight_ROCkk))
+    result: Tensor = _Convolution.apply(images, weight_ROCkk, bias_RO)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Deconvolution(torch.autograd.Function):
@@ -123,20 +139,16 @@ class _Deconvolution(torch.autograd.Function):
         ctx.groups = R
         if outputs <= 4:
             return _deconvolution_by_phases(images, weight.view(R, C, outputs, 4, 4), bias_RO)
-        size = (len(images), R * outputs, 2 * images.shape[2], 2 * images.shape[3])
-        result: Tensor = conv2d_input(size, weight, images, _STRIDE, _PADDING, groups=R)  # type: ignore[no-untyped-call]
-        return result.add_(bias_RO.view(-1, 1, 1))
+        bias = bias_RO.flatten().to(images.dtype)
+        return functional.conv_transpose2d(images, weight, bias, _STRIDE, _PADDING, groups=R)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images, weight = ctx.saved_tensors
-        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        (gradient,) = gradients
         to_images = functional.conv2d(gradient, weight, None, _STRIDE, _PADDING, groups=ctx.groups)
-        to_weight = conv2d_weight(  # type: ignore[no-untyped-call]
-            gradient, weight.shape, images, _STRIDE, _PADDING, groups=ctx.groups
-        )
-        to_bias = gradient.sum((0, 2, 3), dtype=torch.float32)
-        return to_images, to_weight.float().unflatten(0, (ctx.groups, -1)), to_bias.view(ctx.groups, -1)
+        _, to_weight = _convolution_backward(images, gradient, weight, ctx.groups, False)
+        return to_images, to_weight, _bias_gradient(gradient, ctx.groups)
 
 
 def deconvolution(images: Tensor, weight_RCOkk: Tensor, bias_RO: Tensor) -> Tensor:
@@ -164,5 +176,25 @@ def _deconvolution_by_phases(images: Tensor, weight_RCOkk: Tensor, bias_RO: Tens
     return result.view(B, R * outputs, 2 * H, 2 * W)
 
 
+def _convolution_backward(
+    gradient: Tensor, images: Tensor, weight: Tensor, groups: int, for_images: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Gradients of a convolution to its images (where wanted) and its weight (R, O, C, k, k), float32.
+
+    torch.nn.grad has these as two calls that do not see the other tensor's layout, and are slower for it.
+    """
+    to_images, to_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, images, weight, None, _STRIDE, _PADDING, (1, 1), False, (0, 0), groups, (for_images, True, False)
+    )
+    return to_images, to_weight.float().view(groups, -1, *weight.shape[1:])
+
+
+def _bias_gradient(gradient: Tensor, groups: int) -> Tensor:
+    return gradient.sum((0, 2, 3), dtype=torch.float32).view(groups, -1)
+
+
 def _kernel(weight: Tensor, images: Tensor) -> Tensor:
-    return weight.flatten(0, 1).to(images.dtype).contiguous(memory_format=torch.channels_last)
+    """Kernels (R, O, C, k, k) as (R*O, C, k, k), channels last, in the precision of the images."""
+    weight = weight.flatten(0, 1).to(images.dtype).contiguous(memory_format=torch.channels_last)
+    # With one channel both layouts fit, and strides that do not say which cost the whole convolution its speed.
+    return weight if weight.shape[1] > 1 else weight.as_strided(weight.shape, (16, 1, 4, 1))

@@ -1,12 +1,12 @@
 """Adagrad and Adam over parameters with a replica axis: PyTorch's fused updates, with a state of plain tensors.
 
 Both work element by element, so a bank's update is its replicas' updates. All state exists from the start, so that an
-update allocates nothing: where memory runs out, it does so before anything has changed.
+update allocates next to nothing: where memory runs out, it does so before anything has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -16,87 +16,85 @@ from torch.optim.adam import adam
 
 from bvae_tune.training.config import TrainingConfig
 
+Slots = Mapping[str, Mapping[str, Tensor]]
+_SLOT_NAMES = {"adagrad": ("sum",), "adam": ("mean", "square")}
+
 
 class Optimizer(Protocol):
-    """Updates parameters in place; `slots` is its state, slot -> parameter's name -> (R, ...)."""
+    """Updates parameters in place."""
 
-    slots: dict[str, dict[str, Tensor]]
-
-    def step(self, gradients: Mapping[str, Tensor], learning_rate: float, step: int, some: slice) -> None:
-        """Update the replicas in `some`; gradients name -> (those, ...), `step` 0 for the first."""
+    def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
+        """One update; gradients in the order of the parameters, `step` 0 for the first."""
         ...
 
 
-class Adagrad:
+class _Elementwise:
+    """What both have: parameters and slots as lists, and a step counter per parameter, as the fused updates want it."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], slots: Slots) -> None:
+        self._parameters = list(parameters.values())
+        self._slots = {slot: list(held.values()) for slot, held in slots.items()}
+        self._counter = torch.zeros(len(parameters), device=self._parameters[0].device)
+
+    def _counters(self, step: int) -> list[Tensor]:
+        return list(self._counter.fill_(step).unbind())
+
+
+class Adagrad(_Elementwise):
     """Duchi et al., 2011, with PyTorch's constants: no decay, eps 1e-10."""
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        self._parameters = parameters
-        self.slots = {"sum": _zeros(parameters)}
-
-    def step(self, gradients: Mapping[str, Tensor], learning_rate: float, step: int, some: slice) -> None:
-        """Update the replicas in `some`."""
-        with torch.no_grad():
-            adagrad(
-                _some(self._parameters, some),
-                _aligned(gradients),
-                _some(self.slots["sum"], some),
-                _counters(self._parameters, step),
-                fused=True,
-                lr=learning_rate,
-                weight_decay=0.0,
-                lr_decay=0.0,
-                eps=1e-10,
-                maximize=False,
-            )
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
+        """One update; gradients in the order of the parameters, `step` 0 for the first."""
+        adagrad(
+            self._parameters,
+            _aligned(gradients),
+            self._slots["sum"],
+            self._counters(step),
+            fused=True,
+            lr=learning_rate,
+            weight_decay=0.0,
+            lr_decay=0.0,
+            eps=1e-10,
+            maximize=False,
+        )
 
 
-class Adam:
+class Adam(_Elementwise):
     """Kingma & Ba, 2014, with PyTorch's constants: 0.9, 0.999, eps 1e-8."""
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        self._parameters = parameters
-        self.slots = {"mean": _zeros(parameters), "square": _zeros(parameters)}
-
-    def step(self, gradients: Mapping[str, Tensor], learning_rate: float, step: int, some: slice) -> None:
-        """Update the replicas in `some`."""
-        with torch.no_grad():
-            adam(
-                _some(self._parameters, some),
-                _aligned(gradients),
-                _some(self.slots["mean"], some),
-                _some(self.slots["square"], some),
-                [],
-                _counters(self._parameters, step),
-                fused=True,
-                amsgrad=False,
-                beta1=0.9,
-                beta2=0.999,
-                lr=learning_rate,
-                weight_decay=0.0,
-                eps=1e-8,
-                maximize=False,
-            )
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
+        """One update; gradients in the order of the parameters, `step` 0 for the first."""
+        adam(
+            self._parameters,
+            _aligned(gradients),
+            self._slots["mean"],
+            self._slots["square"],
+            [],
+            self._counters(step),
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=learning_rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
 
 
-def build_optimizer(training: TrainingConfig, parameters: Mapping[str, Tensor]) -> Optimizer:
-    """The optimiser of `training` for these parameters."""
-    return Adagrad(parameters) if training.optimizer == "adagrad" else Adam(parameters)
+def initial_slots(training: TrainingConfig, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The state of a fresh optimiser: slot -> parameter's name -> zeros like it."""
+    names = _SLOT_NAMES[training.optimizer]
+    return {slot: {name: torch.zeros_like(values) for name, values in parameters.items()} for slot in names}
 
 
-def _zeros(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: torch.zeros_like(values) for name, values in parameters.items()}
+def build_optimizer(training: TrainingConfig, parameters: Mapping[str, Tensor], slots: Slots) -> Optimizer:
+    """The optimiser of `training` over these parameters and this state, both of which it updates in place."""
+    return Adagrad(parameters, slots) if training.optimizer == "adagrad" else Adam(parameters, slots)
 
 
-def _some(tensors: Mapping[str, Tensor], some: slice) -> list[Tensor]:
-    return [values[some] for values in tensors.values()]
-
-
-def _aligned(gradients: Mapping[str, Tensor]) -> list[Tensor]:
+def _aligned(gradients: Sequence[Tensor]) -> list[Tensor]:
     # The fused updates walk raw memory and do not look at strides.
-    return [values.contiguous() for values in gradients.values()]
-
-
-def _counters(parameters: Mapping[str, Tensor], step: int) -> list[Tensor]:
-    # One per parameter: each is incremented in place.
-    return [torch.full((), float(step), device=values.device) for values in parameters.values()]
+    return [values.contiguous() for values in gradients]

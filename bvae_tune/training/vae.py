@@ -19,7 +19,7 @@ from bvae_tune.models.networks import TrainedModel, build_network, check_paramet
 from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, beta_share_at, learning_rate_at
 from bvae_tune.training.memory import is_out_of_memory
-from bvae_tune.training.optimizers import build_optimizer
+from bvae_tune.training.optimizers import Optimizer, build_optimizer, initial_slots
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,15 @@ class Learner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Replicas computed at once: views of their parameters, to differentiate by, and of their optimiser's state."""
+
+    replicas: slice
+    parameters: dict[str, Tensor]
+    optimizer: Optimizer
+
+
 class BetaVAE:
     """Minimises reconstruction + β KL, each summed over pixels or latents and averaged over the batch (Eq. 4).
 
@@ -98,7 +107,17 @@ class BetaVAE:
         """Fresh parameters and optimiser state, one replica per seed."""
         self._seeds = tuple(seeds)
         self._parameters = initial_parameters(self._network, seeds, self._device)
-        self._optimizer = build_optimizer(self._training, self._parameters)
+        self._slots = initial_slots(self._training, self._parameters)
+        self._turns = self._turns_from(0)
+
+    def _turns_from(self, first: int) -> list[Turn]:
+        turns = []
+        for start in range(first, len(self._seeds), self.together):
+            some = slice(start, start + self.together)
+            parameters = {name: values[some].requires_grad_() for name, values in self._parameters.items()}
+            slots = {slot: {name: values[some] for name, values in held.items()} for slot, held in self._slots.items()}
+            turns.append(Turn(some, parameters, build_optimizer(self._training, parameters, slots)))
+        return turns
 
     @property
     def model(self) -> TrainedModel:
@@ -112,20 +131,19 @@ class BetaVAE:
             RuntimeError: out of memory with one replica at a time; the replicas before it have made their step.
         """
         learning_rate = learning_rate_at(self._training, step)
-        parts: list[StepLosses] = []
-        first = 0
-        while first < len(self._seeds):
-            some = slice(first, first + self.together)
+        turns, parts = self._turns, []
+        while turns:
             try:
-                gradients, losses = self.gradients(batch, step, some)
+                gradients, losses = self.gradients(turns[0], batch, step)
             except RuntimeError as error:
                 if not is_out_of_memory(error) or self.together == 1:
                     raise
                 self.together = (self.together + 1) // 2
+                self._turns, turns = self._turns_from(0), self._turns_from(turns[0].replicas.start)
                 continue
-            self._optimizer.step(gradients, learning_rate, step, some)
+            turns[0].optimizer.step(gradients, learning_rate, step)
             parts.append(losses)
-            first = some.stop
+            turns = turns[1:]
         if len(parts) == 1:
             return parts[0]
         return StepLosses(
@@ -137,16 +155,14 @@ class BetaVAE:
         """The losses of a batch, without an update."""
         return self._losses(self._parameters, batch.indices, self._noise.at(step, self._seeds))
 
-    def gradients(self, batch: Batch, step: int, some: slice) -> tuple[dict[str, Tensor], StepLosses]:
-        """Gradients of the loss of each replica in `some`, name -> (R, ...) float32, and the losses."""
-        parameters = {name: values[some].requires_grad_() for name, values in self._parameters.items()}
-        losses = self._losses(parameters, batch.indices[some], self._noise.at(step, self._seeds)[some])
+    def gradients(self, turn: Turn, batch: Batch, step: int) -> tuple[tuple[Tensor, ...], StepLosses]:
+        """Gradients of the loss of each replica of `turn`, (those, ...), in the parameters' order; the losses."""
+        some, noise = turn.replicas, self._noise.at(step, self._seeds)
+        losses = self._losses(turn.parameters, batch.indices[some], noise[some])
         betas = self._betas[some] * beta_share_at(self._training, step)
         total = (losses.reconstruction + betas * losses.kl_per_latent.sum(-1)).sum()
-        gradients = torch.autograd.grad(total, list(parameters.values()))
-        return dict(zip(parameters, gradients, strict=True)), StepLosses(
-            losses.reconstruction.detach(), losses.kl_per_latent.detach()
-        )
+        gradients = torch.autograd.grad(total, list(turn.parameters.values()))
+        return gradients, StepLosses(losses.reconstruction.detach(), losses.kl_per_latent.detach())
 
     def _losses(self, parameters: Mapping[str, Tensor], indices: Tensor, noise: Tensor) -> StepLosses:
         images = self._store.gather(indices, self._device)
@@ -177,6 +193,6 @@ class BetaVAE:
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model/{name}": values for name, values in self._parameters.items()}
-        for slot, held in self._optimizer.slots.items():
+        for slot, held in self._slots.items():
             tensors |= {f"optimizer/{slot}/{name}": values for name, values in held.items()}
         return tensors
