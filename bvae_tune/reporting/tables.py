@@ -135,7 +135,10 @@ def best(study: Study) -> RenderableType:
         )
     table.add_row("chance", "", "", percent(score.chance), "", "")
     parts: list[RenderableType] = [*lines, table, Text(_profile(score.profile))]
-    parts += [Text("What its best latent knows of each factor:"), Padding(information(score.information), (0, 0, 0, 2))]
+    parts += [
+        Text("What its best latent knows of each factor:"),
+        Padding(information(score.information), (0, 0, 0, 2), expand=False),
+    ]
     if score.missing and whole is None:
         parts.append(Text(f"No trial represents every factor; this one misses {', '.join(score.missing)}."))
     if not score.converged:
@@ -149,7 +152,7 @@ def best(study: Study) -> RenderableType:
         (f"bvae-tune trials {folder}", "every trial"),
         (f"bvae-tune tensorboard {folder}", "their curves"),
     ]
-    parts += [Text("Look further:"), Padding(_pairs(commands), (0, 0, 0, 2))]
+    parts += [Text("Look further:"), Padding(_pairs(commands), (0, 0, 0, 2), expand=False)]
     return Group(*parts)
 
 
