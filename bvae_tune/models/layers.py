@@ -18,6 +18,7 @@ from torch.nn import functional
 from bvae_tune.randomness import generator
 
 _STRIDE, _PADDING = (2, 2), (1, 1)
+_FEW_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -111,15 +112,30 @@ class _Convolution(torch.autograd.Function):
         weight = _kernel(weight_ROCkk, images)
         ctx.save_for_backward(images, weight)
         ctx.groups = len(weight_ROCkk)
-        return functional.conv2d(
-            images, weight, bias_RO.flatten().to(images.dtype), _STRIDE, _PADDING, groups=ctx.groups
-        )
+        return _halved(images, weight, bias_RO.flatten().to(images.dtype), ctx.groups)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        (gradient,) = gradients
         images, weight = ctx.saved_tensors
-        to_images, to_weight = _convolution_backward(gradients[0], images, weight, ctx.groups, ctx.needs_input_grad[0])
-        return to_images, to_weight, _bias_gradient(gradients[0], ctx.groups)
+        to_images = _doubled(gradient, weight, None, ctx.groups) if ctx.needs_input_grad[0] else None
+        return to_images, _to_weight(images, gradient, weight, ctx.groups), _to_bias(gradient, ctx.groups)
+
+
+class _Deconvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight_RCOkk: Tensor, bias_RO: Tensor) -> Tensor:
+        weight = _kernel(weight_RCOkk, images)
+        ctx.save_for_backward(images, weight)
+        ctx.groups = len(weight_RCOkk)
+        return _doubled(images, weight, bias_RO.to(images.dtype), ctx.groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (gradient,) = gradients
+        images, weight = ctx.saved_tensors
+        to_images = _halved(gradient, weight, None, ctx.groups)
+        return to_images, _to_weight(gradient, images, weight, ctx.groups), _to_bias(gradient, ctx.groups)
 
 
 def convolution(images: Tensor, weight_ROCkk: Tensor, bias_RO: Tensor) -> Tensor:
@@ -128,73 +144,51 @@ def convolution(images: Tensor, weight_ROCkk: Tensor, bias_RO: Tensor) -> Tensor
     return result
 
 
-class _Deconvolution(torch.autograd.Function):
-    """The transpose of `convolution`, written as such: PyTorch's own gradient to its weights is five times slower."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight_RCOkk: Tensor, bias_RO: Tensor) -> Tensor:
-        R, C, outputs = weight_RCOkk.shape[:3]
-        weight = _kernel(weight_RCOkk, images)
-        ctx.save_for_backward(images, weight)
-        ctx.groups = R
-        if outputs <= 4:
-            return _deconvolution_by_phases(images, weight.view(R, C, outputs, 4, 4), bias_RO)
-        bias = bias_RO.flatten().to(images.dtype)
-        return functional.conv_transpose2d(images, weight, bias, _STRIDE, _PADDING, groups=R)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        images, weight = ctx.saved_tensors
-        (gradient,) = gradients
-        to_images = functional.conv2d(gradient, weight, None, _STRIDE, _PADDING, groups=ctx.groups)
-        _, to_weight = _convolution_backward(images, gradient, weight, ctx.groups, False)
-        return to_images, to_weight, _bias_gradient(gradient, ctx.groups)
-
-
 def deconvolution(images: Tensor, weight_RCOkk: Tensor, bias_RO: Tensor) -> Tensor:
     """The transpose of `convolution`: (B, R*C, H, W) -> (B, R*O, 2H, 2W), in the precision of the images."""
     result: Tensor = _Deconvolution.apply(images, weight_RCOkk, bias_RO)  # type: ignore[no-untyped-call]
     return result
 
 
-def _deconvolution_by_phases(images: Tensor, weight_RCOkk: Tensor, bias_RO: Tensor) -> Tensor:
-    """The same for few output channels, where the direct way is six times slower.
+def _halved(images: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    return functional.conv2d(images, weight, bias, _STRIDE, _PADDING, groups=groups)
 
-    Pixels with even and odd row and column (four phases) are each a 2x2 convolution: all four are the channels of one.
+
+def _doubled(images: Tensor, weight: Tensor, bias_RO: Tensor | None, groups: int) -> Tensor:
+    """The transposed convolution. For few output channels PyTorch's own is two to four times slower than this.
+
+    The pixels of even and odd rows and columns (four phases) are each a 2x2 convolution of the images, and all four
+    together one with four times the channels.
     """
-    R, C, outputs = weight_RCOkk.shape[:3]
-    B, _, H, W = images.shape
-    # Kernel row k = 2 (1 - t) + p: tap t of phase p.
-    taps = weight_RCOkk.view(R, C, outputs, 2, 2, 2, 2).flip(3, 5).permute(0, 4, 6, 2, 1, 3, 5)
-    weight = taps.reshape(4 * R * outputs, C, 2, 2).contiguous(memory_format=torch.channels_last)
-    bias = bias_RO[:, None].expand(R, 4, outputs).flatten().to(images.dtype)
-    phases = functional.conv2d(images, weight, bias, padding=1, groups=R).view(B, R, 2, 2, outputs, H + 1, W + 1)
-    result = images.new_empty(B, R, outputs, 2 * H, 2 * W)
-    for p in (0, 1):
-        for q in (0, 1):
-            result[..., 1 - p :: 2, 1 - q :: 2] = phases[:, :, p, q, :, 1 - p : H + 1 - p, 1 - q : W + 1 - q]
-    return result.view(B, R * outputs, 2 * H, 2 * W)
+    B, channels, H, W = images.shape
+    outputs = weight.shape[1]
+    if outputs > _FEW_CHANNELS:
+        bias = None if bias_RO is None else bias_RO.flatten()
+        return functional.conv_transpose2d(images, weight, bias, _STRIDE, _PADDING, groups=groups)
+    # Kernel row k = 2 (1 - t) + p is tap t of phase p.
+    taps = weight.reshape(groups, channels // groups, outputs, 2, 2, 2, 2).flip(3, 5).permute(0, 4, 6, 2, 1, 3, 5)
+    taps = taps.reshape(-1, channels // groups, 2, 2).contiguous(memory_format=torch.channels_last)
+    bias = None if bias_RO is None else bias_RO[:, None].expand(-1, 4, -1).flatten()
+    phases = functional.conv2d(images, taps, bias, padding=1, groups=groups).permute(0, 2, 3, 1)
+    woven = phases.reshape(B, H + 1, W + 1, groups, 2, 2, outputs).permute(0, 1, 4, 2, 5, 3, 6)
+    return woven.reshape(B, 2 * H + 2, 2 * W + 2, groups * outputs)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
 
 
-def _convolution_backward(
-    gradient: Tensor, images: Tensor, weight: Tensor, groups: int, for_images: bool
-) -> tuple[Tensor | None, Tensor]:
-    """Gradients of a convolution to its images (where wanted) and its weight (R, O, C, k, k), float32.
-
-    torch.nn.grad has these as two calls that do not see the other tensor's layout, and are slower for it.
-    """
-    to_images, to_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, images, weight, None, _STRIDE, _PADDING, (1, 1), False, (0, 0), groups, (for_images, True, False)
-    )
-    return to_images, to_weight.float().view(groups, -1, *weight.shape[1:])
+def _to_weight(images: Tensor, halved: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Gradient to the kernels between `images` and `halved`, whichever of the two came in: (R, O, C, 4, 4), float32."""
+    # torch.nn.grad.conv2d_weight is this call without the weight, from which it would take the layout.
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        halved, images, weight, None, _STRIDE, _PADDING, (1, 1), False, (0, 0), groups, (False, True, False)
+    )[1]
+    return gradient.float().view(groups, -1, *weight.shape[1:])
 
 
-def _bias_gradient(gradient: Tensor, groups: int) -> Tensor:
+def _to_bias(gradient: Tensor, groups: int) -> Tensor:
     return gradient.sum((0, 2, 3), dtype=torch.float32).view(groups, -1)
 
 
 def _kernel(weight: Tensor, images: Tensor) -> Tensor:
-    """Kernels (R, O, C, k, k) as (R*O, C, k, k), channels last, in the precision of the images."""
+    """Kernels (R, O, C, 4, 4) as (R*O, C, 4, 4), channels last, in the precision of the images."""
     weight = weight.flatten(0, 1).to(images.dtype).contiguous(memory_format=torch.channels_last)
     # With one channel both layouts fit, and strides that do not say which cost the whole convolution its speed.
     return weight if weight.shape[1] > 1 else weight.as_strided(weight.shape, (16, 1, 4, 1))

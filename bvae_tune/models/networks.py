@@ -130,7 +130,7 @@ class Convolutional:
         hidden = to_grouped(hidden, self._last)
         for layer in range(2, 5):
             weight, bias = parameters[f"decoder.{layer}.weight"], parameters[f"decoder.{layer}.bias"]
-            hidden = functional.relu(deconvolution(hidden, weight, bias), inplace=True)
+            hidden = functional.relu(deconvolution(hidden, weight, bias))
         hidden = deconvolution(hidden, parameters["decoder.5.weight"], parameters["decoder.5.bias"])
         return from_grouped(hidden, len(codes))
 
