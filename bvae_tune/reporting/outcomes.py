@@ -40,6 +40,9 @@ def plan_table(plan: Plan) -> RenderableType:
     ]
     if cost.gpu_bytes:
         rows.insert(5, ("GPU memory", f"{_size(cost.gpu_bytes)} a trial, images included"))
+    if plan.memory_bytes > plan.memory_free_bytes:
+        advice = f"more than the {_size(plan.memory_free_bytes)} free here: lower resources.concurrent_trials"
+        rows.append(("beware", f"{_size(plan.memory_bytes)} of memory is {advice}"))
     note = (
         f"Measured on this machine in {plan.measured_at_once} trials side by side, a few seconds each, with the "
         "largest sizes that the space allows."

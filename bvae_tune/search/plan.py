@@ -12,6 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from bvae_tune.data.factors import load_labels
 from bvae_tune.data.sources import open_dataset
 from bvae_tune.models.config import ModelConfig, beta_of
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
 MEASURED_SECONDS = 3.0
 # Ray's start and the workers' imports, once a study (measured on two cores: 7 to 9 s).
 START_SECONDS = 8.0
-# Journal, event files and tables, per report of a trial: the profile, R x S scores and M KL values, three times over.
-_BYTES_PER_REPORT = 20_000
+# Journal, event files and results, per report and replica of a trial; and the figures (measured: 3 kB, 150 kB).
+_BYTES_PER_REPORT = 4_000
+_BYTES_PER_STUDY = 200_000
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Plan:
         images_bytes: the dataset's file.
         calibration: the measured trial.
         measured_at_once: so many trials were measured side by side.
-        memory_bytes: of all trials at once.
+        memory_bytes: of all trials at once; memory_free_bytes: what this machine has free.
         disk_bytes: of the study's folder when it ends; peak_disk_bytes: while it runs.
         seconds_per_trial, seconds: of a trial, and of the study.
     """
@@ -79,6 +82,7 @@ class Plan:
     calibration: Calibration
     measured_at_once: int
     memory_bytes: int
+    memory_free_bytes: int
     disk_bytes: int
     peak_disk_bytes: int
     seconds_per_trial: float
@@ -112,7 +116,7 @@ def make_plan(config: StudyConfig) -> Plan:
     reports = max(1, math.ceil(training.steps / training.report_every))
     seconds_per_trial = training.steps * calibration.seconds_per_step + reports * calibration.seconds_per_report
     rounds = math.ceil(trained / at_once)
-    record = (trials + controls) * reports * _BYTES_PER_REPORT
+    record = _BYTES_PER_STUDY + (trials + controls) * reports * config.protocol.replicas * _BYTES_PER_REPORT
     # The best trials, and the best that represents every factor.
     kept = min(config.search.keep_models + 1, trials) * calibration.weights_bytes
     return Plan(
@@ -126,6 +130,7 @@ def make_plan(config: StudyConfig) -> Plan:
         calibration=calibration,
         measured_at_once=at_once,
         memory_bytes=at_once * calibration.memory_bytes,
+        memory_free_bytes=psutil.virtual_memory().available,
         disk_bytes=record + kept,
         # One more than is kept while it is written.
         peak_disk_bytes=record + kept + at_once * (KEPT_WHILE_RUNNING + 1) * calibration.checkpoint_bytes,
@@ -166,7 +171,6 @@ def measure(
     config: StudyConfig, model: ModelConfig, training: TrainingConfig, threads: int, gpu: bool, number: int
 ) -> Calibration:
     """Train for a few seconds and evaluate once, in this process."""
-    import psutil
     import torch
 
     from bvae_tune.evaluation import encode_labelled, score

@@ -39,11 +39,9 @@ def find_run(run: str, storage: Path) -> Path:
         return known[0]
     names = [path.name for path in known]
     close = difflib.get_close_matches(run, names, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = f"; did you mean {close[0]}?" if close else ""
     more = ", ..." if len(names) > _LISTED else ""
-    raise InputError(
-        f"{run}: there is no study of that name; {hint}(in {storage}/: {', '.join(names[:_LISTED])}{more})"
-    )
+    raise InputError(f"{run}: there is no study of that name{hint} (in {storage}/: {', '.join(names[:_LISTED])}{more})")
 
 
 def pick_trial(study: Study, number: int | None) -> TrialRecord:

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -26,15 +26,6 @@ space:
 search: {{trials: 2, startup_trials: 2, seed: 3}}
 resources: {{concurrent_trials: 1}}
 """
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left on the terminal, and its exit code."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="session")
@@ -70,45 +61,45 @@ def command() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def run_command(command: list[str], environment: dict[str, str]) -> Callable[..., Outcome]:
+def run_command(command: list[str], environment: dict[str, str]) -> Callable[..., CompletedProcess[str]]:
     """Runs the real program to its end."""
 
-    def run(*arguments: str | Path) -> Outcome:
-        done = subprocess.run(
+    def run(*arguments: str | Path) -> CompletedProcess[str]:
+        return subprocess.run(
             [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=240
         )
-        return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run
 
 
 @pytest.fixture
-def invoke(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+def invoke(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CompletedProcess[str]]:
     """Runs a command in this process, which costs no start: for whatever starts no Ray."""
     from bvae_tune.cli.main import app
 
     monkeypatch.setenv("BVAE_TUNE_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "160")
 
-    def run(*arguments: str | Path) -> Outcome:
-        result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
-        return Outcome(result.exit_code, result.stdout, result.stderr)
+    def run(*arguments: str | Path) -> CompletedProcess[str]:
+        given = list(map(str, arguments))
+        result = CliRunner().invoke(app, given, catch_exceptions=False)
+        return CompletedProcess(given, result.exit_code, result.stdout, result.stderr)
 
     return run
 
 
 @pytest.fixture(scope="session")
 def searched(
-    run_command: Callable[..., Outcome], space_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Outcome]:
+    run_command: Callable[..., CompletedProcess[str]], space_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CompletedProcess[str]]:
     """A finished study and what the search printed."""
     storage = tmp_path_factory.mktemp("runs")
     return storage / "tiny", run_command("search", "--space", space_file, "--name", "tiny", "--storage", storage)
 
 
 @pytest.fixture(scope="session")
-def study(searched: tuple[Path, Outcome]) -> Path:
+def study(searched: tuple[Path, CompletedProcess[str]]) -> Path:
     """The finished study's folder."""
     path, outcome = searched
-    assert outcome.code == 0, outcome.err
+    assert outcome.returncode == 0, outcome.stderr
     return path

@@ -1,0 +1,153 @@
+"""Bad input ends with exit code 2, one message and no trace, and leaves nothing behind. Seeds: 0 (labels), 3."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from bvae_tune.data.image_store import open_store
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["training.stesp=3"], "did you mean steps?"),
+        (["training.steps=many"], "integer"),
+        (["space.beta={loguniform: [8, 4]}"], "low 8 is above high 4"),
+        (["space.beta=null", "model.beta=1", "model.beta_norm=1"], "both given"),
+        (["search.trials=0"], "at least 1"),
+        (["labels.factors=[x]"], "factor"),
+        (["labels.factors=[x, z]"], "no factor 'z'"),
+        (["labels.count=5000"], "there are 108"),
+        (["dataset.path=nowhere.npz"], "nowhere.npz"),
+        (["dataset.path=null"], "dataset.path"),
+        (["labels.path=nowhere.csv"], "nowhere.csv"),
+        (["model.architecture=conv", "model.widths=null"], "64"),
+    ],
+)
+def test_a_search_that_cannot_run_is_refused(
+    invoke: Callable[..., CompletedProcess[str]], space_file: Path, tmp_path: Path, settings: list[str], expected: str
+) -> None:
+    options = [part for setting in settings for part in ("--set", setting)]
+    outcome = invoke("search", "--space", space_file, "--storage", tmp_path / "runs", *options)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith("error: ")
+    assert expected in outcome.stderr
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_labels_of_images_that_do_not_exist(
+    invoke: Callable[..., CompletedProcess[str]], space_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text("index,a,b\n0,1,1\n1,2,2\n108,1,2\n")
+    outcome = invoke("search", "--space", space_file, "--set", f"labels.path={tmp_path / 'labels.csv'}")
+    assert outcome.returncode == 2
+    assert "108" in outcome.stderr
+    assert "labels.csv" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--trials", "0"], "search.trials"),
+        (["--space", "nowhere.yaml"], "packaged: shapes"),
+        (["--storage", "{taken}"], "--storage"),
+        (["--name", "a/b"], "--name"),
+    ],
+)
+def test_options_of_search_are_checked(
+    invoke: Callable[..., CompletedProcess[str]], space_file: Path, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    (tmp_path / "file").touch()
+    given = [part.format(taken=tmp_path / "file") for part in arguments]
+    storage = ["--storage", str(tmp_path / "runs")]
+    outcome = invoke("search", "--space", space_file, *storage, *given)
+    assert outcome.returncode == 2
+    assert expected in outcome.stderr
+
+
+def test_a_name_that_exists_already(
+    invoke: Callable[..., CompletedProcess[str]], space_file: Path, study: Path
+) -> None:
+    outcome = invoke("search", "--space", space_file, "--name", study.name, "--storage", study.parent)
+    assert outcome.returncode == 2
+    assert "exists already" in outcome.stderr
+    assert "bvae-tune resume" in outcome.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "best", "trials", "resume", "confirm", "evaluate", "traverse"])
+def test_a_study_that_is_not_there(invoke: Callable[..., CompletedProcess[str]], tmp_path: Path, command: str) -> None:
+    outcome = invoke(command, "gone", "--storage", tmp_path)
+    assert outcome.returncode == 2
+    assert "there is no study here" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["evaluate", "--trial", "9"], "its trials: 0 to 1"),
+        (["evaluate", "--set", "model.beta=1"], "training is done"),
+        (["evaluate", "--set", "metric.piars=1"], "did you mean pairs?"),
+        (["traverse", "--trial", "-1"], "its trials: 0 to 1"),
+        (["traverse", "--image", "108"], "0 to 107"),
+        (["traverse", "--output", "nowhere/a.png"], "a folder that exists"),
+        (["trials", "--parquet", "nowhere/a.parquet"], "a folder that exists"),
+        (["resume", "--trials", "-1"], "--trials"),
+        (["confirm", "--seeds", "1"], "--seeds"),
+    ],
+)
+def test_options_on_a_study_are_checked(
+    invoke: Callable[..., CompletedProcess[str]], study: Path, arguments: list[str], expected: str
+) -> None:
+    command, *options = arguments
+    outcome = invoke(command, study, *options)
+    assert outcome.returncode == 2
+    assert expected in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("nowhere.npz", "nowhere.npz"), ("nowhere.arrow", "nowhere.arrow"), ("a.png", "give shapes")],
+)
+def test_a_dataset_that_is_not_there(invoke: Callable[..., CompletedProcess[str]], source: str, expected: str) -> None:
+    for command in ("build", "info"):
+        outcome = invoke("data", command, source)
+        assert outcome.returncode == 2
+        assert expected in outcome.stderr
+
+
+def test_an_unknown_option_is_the_command_lines_own_matter(invoke: Callable[..., CompletedProcess[str]]) -> None:
+    outcome = invoke("search", "--spaec", "shapes")
+    assert outcome.returncode == 2
+    assert "--space" in outcome.stderr
+
+
+def test_a_truncated_cache_is_built_again(
+    invoke: Callable[..., CompletedProcess[str]], space_file: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "copied.npz"
+    shutil.copy(space_file.with_name("squares.npz"), source)
+    first = json.loads(invoke("data", "info", source, "--json").stdout)
+    store = Path(first["path"])
+    store.write_bytes(store.read_bytes()[:-100])
+    again = json.loads(invoke("data", "info", source, "--json").stdout)
+    assert again == first
+    assert open_store(store).count == 108
+
+
+def test_a_changed_dataset_is_told(
+    invoke: Callable[..., CompletedProcess[str]], space_file: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "changed.npz"
+    shutil.copy(space_file.with_name("squares.npz"), source)
+    store = Path(json.loads(invoke("data", "info", source, "--json").stdout)["path"])
+    content = bytearray(store.read_bytes())
+    position = content.index(b"\x80\x00\x00")  # within the packed pixels of the first images
+    content[position] ^= 1
+    store.write_bytes(bytes(content))
+    assert "does not match its checksum" in json.loads(invoke("data", "info", source, "--json").stdout)["damage"]

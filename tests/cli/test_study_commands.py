@@ -1,0 +1,183 @@
+"""The commands on a study that the real program searched. Seeds: 3 (the study's), 0 (labels)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import psutil
+import pytest
+from pyarrow import parquet
+
+from bvae_tune.search.study import Study
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def copied(study: Path, tmp_path: Path) -> Path:
+    """The finished study, to be changed."""
+    return Path(shutil.copytree(study, tmp_path / "copied"))
+
+
+def test_a_search_ends_with_what_it_found_and_where_to_look(searched: tuple[Path, CompletedProcess[str]]) -> None:
+    path, outcome = searched
+    best = Study.open(path).best
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert best is not None
+    for part in (
+        f"best is {best.label}",
+        f"β {best.beta:.3g}, β_norm {best.beta_norm:.3g}, M {best.latent_size}",
+        "untrained",
+        "beta=1",
+        "chance",
+        "L = 4",
+        "bvae-tune confirm",
+        "bvae-tune traverse",
+        "bvae-tune trials",
+        "bvae-tune tensorboard",
+    ):
+        assert part in outcome.stdout
+    assert (path / "score_against_beta.png").read_bytes().startswith(PNG)
+
+
+def test_status_of_a_finished_study(study: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
+    assert "finished" in invoke("status", study).stdout
+    found = json.loads(invoke("status", study, "--json").stdout)
+    assert (found["finished"], found["driver"], found["trials"]) == (True, None, {"complete": 2})
+
+
+def test_a_run_is_found_by_name_and_as_the_latest(study: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
+    by_folder = invoke("best", study, "--json").stdout
+    assert invoke("best", "tiny", "--storage", study.parent, "--json").stdout == by_folder
+    assert invoke("best", "latest", "--storage", study.parent, "--json").stdout == by_folder
+    missed = invoke("best", "tniy", "--storage", study.parent)
+    assert (missed.returncode, "did you mean tiny?" in missed.stderr) == (2, True)
+
+
+def test_best_and_trials_agree_with_the_record(
+    study: Path, invoke: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
+    opened = Study.open(study)
+    best = json.loads(invoke("best", study, "--json").stdout)
+    rows = json.loads(invoke("trials", study, "--json", "--parquet", tmp_path / "trials.parquet").stdout)
+    assert opened.best is not None
+    assert (best["best"]["number"], best["best"]["score"]) == (opened.best.number, opened.best.score)
+    assert [row["label"] for row in best["baselines"]] == ["untrained", "beta=1"]
+    assert [row["label"] for row in rows] == ["untrained", "beta=1", "trial 0", "trial 1"]
+    assert parquet.read_table(tmp_path / "trials.parquet").column("score").to_pylist() == [row["score"] for row in rows]
+    for row in rows:
+        assert row["label"] in invoke("trials", study).stdout
+
+
+def test_kept_weights_score_as_the_search_said(study: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
+    for record in Study.open(study).trials:
+        assert record.result is not None
+        found = json.loads(invoke("evaluate", study, "--trial", record.number, "--json").stdout)
+        assert found["score"] == pytest.approx(record.result.score.score, abs=0.005)
+        assert found["information"] == pytest.approx(record.result.score.information, abs=1e-3)
+    other = json.loads(invoke("evaluate", study, "--set", "metric.pairs=2", "--json").stdout)
+    assert other["pairs"] == 2
+    assert "at L = 2" in invoke("evaluate", study, "--set", "metric.pairs=2").stdout
+
+
+def test_traversals_are_drawn_of_the_best_trial(
+    study: Path, invoke: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
+    best = Study.open(study).best
+    assert best is not None
+    outcome = invoke("traverse", study)
+    assert outcome.stdout.strip() == str(study / f"traversals-{best.number:05d}.png")
+    assert Path(outcome.stdout.strip()).read_bytes().startswith(PNG)
+    assert invoke("traverse", study, "--trial", 1 - best.number, "--output", tmp_path / "other.png").returncode == 0
+    assert (tmp_path / "other.png").read_bytes().startswith(PNG)
+
+
+def test_what_was_not_kept_cannot_be_looked_at(copied: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
+    shutil.rmtree(copied / "trials")
+    for command in ("evaluate", "traverse"):
+        outcome = invoke(command, copied)
+        assert outcome.returncode == 2
+        assert "search.keep_models is 3" in outcome.stderr
+
+
+def test_a_full_disk_is_no_fault_of_the_input(study: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
+    outcome = invoke("trials", study, "--parquet", "/dev/full")
+    assert outcome.returncode == 1
+    assert "No space left on device" in outcome.stderr
+
+
+def test_a_study_of_a_newer_format_is_left_alone(copied: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
+    facts = json.loads((copied / "study.json").read_text())
+    (copied / "study.json").write_text(json.dumps({**facts, "format": facts["format"] + 1}))
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    for command in ("status", "resume", "confirm", "traverse"):
+        outcome = invoke(command, copied)
+        assert outcome.returncode == 2
+        assert "upgrade bvae-tune" in outcome.stderr
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+def test_a_journal_with_a_torn_last_line_still_reads(
+    copied: Path, invoke: Callable[..., CompletedProcess[str]]
+) -> None:
+    whole = invoke("trials", copied, "--json").stdout
+    with (copied / "optuna.journal").open("ab") as journal:
+        journal.write(b'{"op_code": 6, "wor')
+    assert invoke("trials", copied, "--json").stdout == whole
+    assert invoke("resume", copied).returncode == 0
+    assert invoke("trials", copied, "--json").stdout == whole
+
+
+def test_a_finished_study_is_extended_and_confirmed(
+    copied: Path, run_command: Callable[..., CompletedProcess[str]]
+) -> None:
+    outcome = run_command("resume", copied, "--trials", "+1")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert [record.state for record in Study.open(copied).trials] == ["complete"] * 3
+    outcome = run_command("confirm", copied, "--seeds", "2", "--json")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    found = json.loads(outcome.stdout)
+    assert len(found["best"]) == len(found["baseline"]) == 2
+    assert found["lead"] == pytest.approx(sum(found["leads"]) / 2)
+
+
+def test_tensorboard_opens_for_this_machine_only(
+    study: Path, command: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "tensorboard", str(study), "--port", str(port)], env=environment, stdout=log, stderr=log
+        )
+    try:
+        runs = _answer(f"http://127.0.0.1:{port}/data/runs", process)
+        assert {"trial-00000", "trial-00001", "baseline-00000", "baseline-00001"} <= set(json.loads(runs))
+        listening = [c for c in psutil.Process(process.pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        assert {(c.laddr.ip, c.laddr.port) for c in listening} == {("127.0.0.1", port)}
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _answer(url: str, process: subprocess.Popen[bytes]) -> bytes:
+    """What TensorBoard says once it has read the study."""
+    for _ in range(120):
+        assert process.poll() is None
+        try:
+            with urllib.request.urlopen(url, timeout=10) as response:
+                answer: bytes = response.read()
+            if b"trial-00001" in answer:
+                return answer
+        except OSError:
+            pass
+        time.sleep(0.5)
+    raise AssertionError("TensorBoard did not show the study within a minute")
