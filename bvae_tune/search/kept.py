@@ -14,6 +14,7 @@ from bvae_tune.data.image_store import ImageStore
 from bvae_tune.data.sources import open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.evaluation import encode_labelled, score
+from bvae_tune.inspection import kl_per_latent, traversals
 from bvae_tune.metrics.mutual_information import information
 from bvae_tune.metrics.protocol import MISSING_INFORMATION, TrialScore
 from bvae_tune.models.networks import TrainedModel, load_model
@@ -36,7 +37,7 @@ class Traversal:
         pixels: (C, H, W) float32 in [0, 1], the image.
         reconstruction: (C, H, W), from its undisturbed code.
         decoded: (M, steps, C, H, W), row m with latent m set to each of `values`.
-        kl: (M,) nats per image, from the trial's last report.
+        kl: (M,) nats per image, mean over the labelled images.
         values: (steps,).
         meanings: (M,) the factor that a latent knows most of, as "scale 61%"; empty if it knows of none.
     """
@@ -78,7 +79,7 @@ def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = ()) ->
 def traverse(
     study: Study, record: TrialRecord, image: int | None = None, limit: float = 3.0, steps: int = 9
 ) -> Traversal:
-    """Latent traversals of a trial's best replica (Figs. 1 to 3 and 6: from -3 to 3 around the prior's mean).
+    """Latent traversals of a trial's best replica (Figs. 1 to 3 and 6: from -3 to 3).
 
     Args:
         study: theirs.
@@ -99,41 +100,20 @@ def traverse(
         raise InputError(f"--image {image}: {store.name} has the images 0 to {store.count - 1}")
     model = _load(study, record, store)
     replica = int(np.argmax(record.result.score.replica_scores))
-    return _traverse(model, store, labels, record, replica, chosen, limit, steps)
-
-
-def _traverse(
-    model: TrainedModel,
-    store: ImageStore,
-    labels: WeakLabels,
-    record: TrialRecord,
-    replica: int,
-    chosen: int,
-    limit: float,
-    steps: int,
-) -> Traversal:
-    import torch
-
-    assert record.result is not None
-    shape = (store.channels, store.height, store.width)
-    values = torch.linspace(-limit, limit, steps)
+    known = encode_labelled(model, store, labels)
     pixels = store.gather(np.array([chosen]))
     code = model.encode(pixels[None]).mean  # (R, 1, M)
-    size = code.shape[-1]
-    codes = code.repeat(1, size * steps, 1)
-    for latent in range(size):
-        codes[:, latent * steps : (latent + 1) * steps, latent] = values
-    decoded = model.decode(codes)[replica].reshape(size, steps, *shape)
-    means = encode_labelled(model, store, labels).mean[replica].numpy()
+    shape = (store.channels, store.height, store.width)
+    decoded = traversals(model, code, range(code.shape[-1]), limit, steps)[replica, 0]
     return Traversal(
         replica=replica,
         image=chosen,
         pixels=pixels[0].reshape(shape).numpy(),
         reconstruction=model.decode(code)[replica, 0].reshape(shape).numpy(),
-        decoded=decoded.numpy(),
-        kl=record.result.kl_per_latent[replica],
-        values=tuple(values.tolist()),
-        meanings=_meanings(means, labels, tuple(record.result.score.information)),
+        decoded=decoded.reshape(-1, steps, *shape),
+        kl=tuple(kl_per_latent(known)[replica].tolist()),
+        values=tuple(np.linspace(-limit, limit, steps).tolist()),
+        meanings=_meanings(known.mean[replica].numpy(), labels, tuple(record.result.score.information)),
     )
 
 

@@ -1,0 +1,113 @@
+"""What is asked of kept weights, on a study folder written by hand. Seeds: 7 (images, weights), 0 (labels)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bvae_tune.data.factors import load_labels
+from bvae_tune.data.sources import open_dataset
+from bvae_tune.errors import InputError
+from bvae_tune.evaluation import encode_labelled, score
+from bvae_tune.search import runner
+from bvae_tune.search.kept import evaluate, traverse
+from bvae_tune.search.records import TrialRecord
+from bvae_tune.search.study import Study
+from bvae_tune.search.trial_run import TrialData, TrialRun, TrialTask
+from bvae_tune.space import load_space
+from bvae_tune.training.bank import Bank
+
+
+@pytest.fixture
+def trained(
+    make_space: Callable[..., dict[str, Any]],
+    make_record: Callable[..., TrialRecord],
+    tmp_path: Path,
+) -> tuple[Study, TrialRecord, Bank]:
+    """A study with the weights of trial 0, two replicas trained for a while, and the bank that they are of."""
+    space = make_space(space={"beta": {"uniform": [1, 4]}}, protocol={"replicas": 2}, training={"steps": 300})
+    study = Study.open(runner.create(load_space(space), "kept", tmp_path))
+    config = study.config
+    record = make_record(0, parameters={"model.beta": 1.0})
+    model, training = study.configuration(record)
+    task = TrialTask(
+        study=str(study.path),
+        folder="trials/00000",
+        model=model,
+        training=training,
+        seeds=(7, 8),
+        evaluation_seed=config.search.seed,
+        dataset=config.dataset,
+        labels=config.labels,
+        fingerprints=(study.facts["images"], study.facts["labels"]),
+        metric=config.metric,
+        protocol=config.protocol,
+    )
+    run, done = TrialRun(task, TrialData()), False
+    while not done:
+        result, done = run.advance()
+    bank = Bank(model, training, open_dataset(config.dataset), (7, 8))
+    bank.train(300)
+    return study, make_record(0, parameters={"model.beta": 1.0}, result=result), bank
+
+
+def test_evaluation_is_that_of_the_trained_bank(trained: tuple[Study, TrialRecord, Bank]) -> None:
+    study, record, bank = trained
+    store = open_dataset(study.config.dataset)
+    labels = load_labels(study.config.labels, store)
+    codes = encode_labelled(bank, store, labels)
+    expected = score(codes, labels, study.config.metric, study.config.protocol, study.config.search.seed)
+    assert evaluate(study, record).to_dict() == expected.to_dict()
+    assert record.result is not None
+    assert record.result.score.to_dict() == expected.to_dict()
+    other = load_space(study.config, ["metric.pairs=3", "labels.count=60"])
+    labels = load_labels(other.labels, store)
+    expected = score(encode_labelled(bank, store, labels), labels, other.metric, other.protocol, other.search.seed)
+    assert evaluate(study, record, ["metric.pairs=3", "labels.count=60"]).to_dict() == expected.to_dict()
+
+
+def test_a_traversal_moves_one_latent_at_a_time(trained: tuple[Study, TrialRecord, Bank]) -> None:
+    study, record, bank = trained
+    store = open_dataset(study.config.dataset)
+    found = traverse(study, record, image=50, limit=2.0, steps=5)
+    assert record.result is not None
+    assert found.replica == int(np.argmax(record.result.score.replica_scores))
+    assert found.values == (-2.0, -1.0, 0.0, 1.0, 2.0)
+    pixels = store.gather(np.array([50]))
+    assert np.array_equal(found.pixels.ravel(), pixels.numpy().ravel())
+    code = bank.encode(pixels[None]).mean
+    for latent in range(3):
+        for column, value in enumerate(found.values):
+            moved = code.clone()
+            moved[:, 0, latent] = value
+            expected = bank.decode(moved)[found.replica, 0].reshape(1, 8, 8)
+            assert torch.allclose(torch.from_numpy(found.decoded[latent, column]), expected, atol=1e-5)
+    expected = bank.decode(code)[found.replica, 0].reshape(1, 8, 8)
+    assert torch.allclose(torch.from_numpy(found.reconstruction), expected, atol=1e-5)
+    assert len(found.kl) == len(found.meanings) == 3
+
+
+def test_a_latent_is_named_by_what_it_knows(trained: tuple[Study, TrialRecord, Bank]) -> None:
+    study, record, _ = trained
+    found = traverse(study, record)
+    assert record.result is not None
+    known = record.result.score.information
+    words = [meaning for meaning in found.meanings if meaning]
+    assert words
+    for meaning in words:
+        name, _, share = meaning.rpartition(" ")
+        assert name in known
+        assert float(share.rstrip("%")) >= 5
+
+
+def test_what_cannot_be_asked(trained: tuple[Study, TrialRecord, Bank]) -> None:
+    study, record, _ = trained
+    with pytest.raises(InputError, match="training is done"):
+        evaluate(study, record, ["training.steps=3"])
+    with pytest.raises(InputError, match="0 to 107"):
+        traverse(study, record, image=108)
