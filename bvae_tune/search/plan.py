@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import psutil
 
 from bvae_tune.data.factors import load_labels
 from bvae_tune.data.sources import open_dataset
+from bvae_tune.errors import RunError
 from bvae_tune.models.config import ModelConfig, beta_of
 from bvae_tune.search.checkpoints import KEPT_WHILE_RUNNING
 from bvae_tune.search.cluster import Placement, placement_on
@@ -100,6 +102,7 @@ def make_plan(config: StudyConfig) -> Plan:
 
     Raises:
         InputError: images, labels, model and resources do not go together.
+        RunError: memory did not suffice.
     """
     import torch
 
@@ -164,7 +167,13 @@ def calibrate(
             pool.submit(measure, config, model, training, placement.threads, placement.gpus > 0, number)
             for number in range(at_once)
         ]
-        return _mean([future.result() for future in futures])
+        try:
+            return _mean([future.result() for future in futures])
+        except BrokenProcessPool:
+            raise RunError(
+                f"a few steps of {at_once} trials at once killed one of them, most likely for lack of memory; lower "
+                "resources.concurrent_trials, training.batch_size, model.widths or protocol.replicas"
+            ) from None
 
 
 def measure(
