@@ -23,7 +23,7 @@ def encode_labelled(encoder: Encoder, store: ImageStore, labels: WeakLabels, bat
     Returns:
         mean (R, n, M) and logvar (R, n, M) or None, float32.
     """
-    device = getattr(encoder, "device", "cpu")
+    device = getattr(encoder, "device", "cpu")  # encoders without parameters have none
     parts = []
     with torch.inference_mode():
         for start in range(0, len(labels.indices), batch):
