@@ -60,15 +60,12 @@ def score(
     """
     import numpy as np
 
-    from bvae_tune.errors import InputError
     from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
     from bvae_tune.metrics.protocol import score_codes
 
     means, values = np.asarray(codes), np.asarray(factors)
     means = means[None] if means.ndim == 2 else means
-    if means.ndim != 3 or values.ndim != 2 or means.shape[1] != values.shape[0]:
-        raise InputError(f"codes {means.shape} and factors {values.shape} must be (n, M) or (R, n, M), and (n, K)")
-    labels = tuple(names) if names is not None else tuple(f"factor {k}" for k in range(values.shape[1]))
+    labels = tuple(names) if names is not None else tuple(f"factor {k}" for k in range(values.shape[-1]))
     return score_codes(means, values, labels, metric or MetricConfig(), protocol or ProtocolConfig(), seed)
 
 
