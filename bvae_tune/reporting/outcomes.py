@@ -43,10 +43,8 @@ def plan_table(plan: Plan) -> RenderableType:
     if plan.memory_bytes > plan.memory_free_bytes:
         advice = f"more than the {_size(plan.memory_free_bytes)} free here: lower resources.concurrent_trials"
         rows.append(("beware", f"{_size(plan.memory_bytes)} of memory is {advice}"))
-    note = (
-        f"Measured on this machine in {plan.measured_at_once} trials side by side, a few seconds each, with the "
-        "largest sizes that the space allows."
-    )
+    trials = "one trial" if plan.measured_at_once == 1 else f"{plan.measured_at_once} trials side by side"
+    note = f"Measured on this machine: a few seconds of {trials}, with the largest sizes that the space allows."
     return Group(_pairs(rows), Text(note, style="dim"))
 
 
