@@ -97,7 +97,7 @@ def linear(inputs_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor) -> Tensor:
 def to_grouped(images_RBD: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """(R, B, C*H*W) -> (B, R*C, H, W), channels last, for C, H, W = `shape`."""
     R, B = images_RBD.shape[:2]
-    grouped = images_RBD.view(R, B, *shape).transpose(0, 1).reshape(B, R * shape[0], *shape[1:])
+    grouped = images_RBD.reshape(R, B, *shape).transpose(0, 1).reshape(B, R * shape[0], *shape[1:])
     return grouped.contiguous(memory_format=torch.channels_last)
 
 

@@ -173,6 +173,11 @@ class TrainedModel:
         """R."""
         return len(next(iter(self.parameters.values())))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, and images and codes should be."""
+        return next(iter(self.parameters.values())).device
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Codes:
         """Images (R or 1, n, D) in [0, 1] -> codes (R, n, M), on the parameters' device."""

@@ -23,14 +23,14 @@ __all__ = ["Bank", "TrainingConfig", "TrainingReport"]
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What one call of `Bank.train` did. Losses are means over its steps, in nats per image, before β.
+    """What one call of `Bank.train` did. Losses are means over its steps, in nats per image.
 
     Attributes:
         step: steps trained in all.
         images_seen: by each replica, in all.
         seconds: wall time of the call.
         images_per_second: over all replicas; 0 where no step was taken.
-        loss: reconstruction + β KL per replica (R,).
+        loss: reconstruction + β KL per replica (R,), with β's final value where it is annealed.
         reconstruction: per replica (R,).
         kl: summed over latents, per replica (R,).
         kl_per_latent: (R, M).
@@ -78,6 +78,7 @@ class Bank:
             raise InputError(f"a bank takes one β per seed, at least one: {len(seeds)} seeds, {len(betas)} betas")
         keep_freed_memory()
         self.model, self.training, self.seeds, self.betas = model, training, tuple(seeds), tuple(betas)
+        self.device = device
         self.step_count = 0
         self.finite = True
         self._batches = UniformBatches(store.count, training.batch_size, device)
@@ -108,7 +109,7 @@ class Bank:
         batch = self._batches.batch(self.step_count, self.seeds)
         try:
             return self._learner.step(batch, self.step_count)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise RunError(
                     f"out of memory at step {self.step_count} with one replica at a time; "

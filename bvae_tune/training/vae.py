@@ -128,14 +128,14 @@ class BetaVAE:
         """One update of all replicas; the losses are those before it.
 
         Raises:
-            RuntimeError: out of memory with one replica at a time; the replicas before it have made their step.
+            RuntimeError, MemoryError: out of memory with one replica at a time; those before it have made their step.
         """
         learning_rate = learning_rate_at(self._training, step)
         turns, parts = self._turns, []
         while turns:
             try:
                 gradients, losses = self.gradients(turns[0], batch, step)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.together == 1:
                     raise
                 self.together = (self.together + 1) // 2
