@@ -27,7 +27,7 @@ def _training(optimizer: str = "adam", **settings: Any) -> TrainingConfig:
     return TrainingConfig(optimizer, **(defaults | settings))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("together", [1, 2, 3])
+@pytest.mark.parametrize("together", [1, 2])  # in turns, and two at once with one left over
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
 @pytest.mark.parametrize(("architecture", "widths"), NETWORKS)
@@ -61,7 +61,7 @@ def test_a_replica_in_a_bank_is_the_same_seed_alone(
                 assert torch.equal(bank.weights()[name][replica], values[0])
 
 
-@pytest.mark.parametrize("stop", [1, 19, 32, 33])  # around a block of random numbers, which is 32 steps
+@pytest.mark.parametrize("stop", [1, 32, 33])  # around a block of random numbers, which is 32 steps
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
 @pytest.mark.parametrize(("architecture", "widths"), NETWORKS)
 def test_a_resumed_bank_is_one_never_interrupted(
