@@ -11,7 +11,7 @@ from bvae_tune.metrics.protocol import TrialScore, score_codes
 from bvae_tune.models.networks import Codes, Encoder
 
 
-def encode_labelled(encoder: Encoder, store: ImageStore, labels: WeakLabels, batch: int = 1024) -> Codes:
+def encode_labelled(encoder: Encoder, store: ImageStore, labels: WeakLabels, batch: int = 512) -> Codes:
     """Codes of every labelled image, in the order of `labels.indices`, on the CPU.
 
     Args:
@@ -41,7 +41,7 @@ def score(codes: Codes, labels: WeakLabels, metric: MetricConfig, protocol: Prot
         codes: as `encode_labelled` gives them.
         labels: the images they are of.
         metric, protocol: how.
-        seed: of halves, pairs and batches; one seed asks the same questions of every model.
+        seed: of pairs and batches; one seed asks the same questions of every model.
 
     Raises:
         InputError: codes that are not finite, or fewer than two usable factors.

@@ -107,20 +107,20 @@ def _why_unusable(values: NDArray[np.int64], halves: Sequence[NDArray[np.int64]]
     return None
 
 
-def pair_tables(factors: NDArray[np.int64], factor_names: Sequence[str], seed: int) -> PairTables:
+def pair_tables(factors: NDArray[np.int64], factor_names: Sequence[str]) -> PairTables:
     """Split the labelled images into random halves for training and test and look up their pairs.
 
-    A factor is usable when each half has at least two of its values in two images or more.
+    The split follows from the number of images alone, so that which factors are usable is a property of the labels. A
+    factor is, when each half has at least two of its values in two images or more.
 
     Args:
         factors: (n, K) int, -1 where a value is unknown.
         factor_names: the K names.
-        seed: of the split.
 
     Raises:
         InputError: fewer than two factors are usable.
     """
-    order = generator(seed, "metric halves").permutation(len(factors))
+    order = generator(0, "metric halves").permutation(len(factors))
     halves = (np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :]))
     reasons = [_why_unusable(values, halves) for values in factors.T]
     usable = tuple(k for k, reason in enumerate(reasons) if reason is None)

@@ -91,7 +91,7 @@ def score_codes(
         factors: (n, K) int, -1 where unknown.
         factor_names: the K names.
         metric, protocol: how; R is that of the codes, whatever `protocol.replicas` says.
-        seed: of halves, pairs and batches.
+        seed: of pairs and batches.
         logvar: (R, n, M) float; tells the agreement which latents are informative.
 
     Raises:
@@ -101,7 +101,7 @@ def score_codes(
     _check(mean, factors, factor_names, logvar)
     values = factors.astype(np.int64)
     codes: NDArray[np.floating] = mean.astype(np.result_type(mean, np.float32), copy=False)
-    tables = pair_tables(values, factor_names, seed)
+    tables = pair_tables(values, factor_names)
     draws = [factor_change(codes, tables, metric, seed, draw) for draw in range(protocol.classifier_seeds)]
     scores = np.stack([draw.scores for draw in draws], axis=-1)  # (lengths, R, S)
     at = metric.lengths.index(metric.pairs)

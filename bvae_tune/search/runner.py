@@ -124,7 +124,7 @@ def create(config: StudyConfig, name: str, storage: str | Path, console: Console
         }
     )
     store, labels = _open_data(config, console)
-    pair_tables(labels.factors, labels.names, config.search.seed)
+    pair_tables(labels.factors, labels.names)
     build_network(config.model, store.channels, store.height, store.width)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -32,7 +32,7 @@ def z_diff_pair_by_pair(
 def test_z_diff_is_that_of_the_reference(draw_factors, names) -> None:
     factors = draw_factors(400, 1)
     codes = np.random.default_rng(2).normal(size=(400, 7)).astype(np.float32)
-    table = pair_tables(factors, names, seed=3).train
+    table = pair_tables(factors, names).train
     _, first, second = draw_pairs(table, 60, 16, generator(4, "test"))
     lengths = (1, 4, 16)
     for length, z_diff in zip(lengths, mean_differences(codes, first, second, lengths), strict=True):
@@ -41,7 +41,7 @@ def test_z_diff_is_that_of_the_reference(draw_factors, names) -> None:
 
 def test_blocks_of_points_do_not_change_z_diff(monkeypatch, draw_factors, names) -> None:
     codes = np.random.default_rng(2).normal(size=(400, 7)).astype(np.float32)
-    _, first, second = draw_pairs(pair_tables(draw_factors(400, 1), names, 3).test, 50, 4, generator(4, "test"))
+    _, first, second = draw_pairs(pair_tables(draw_factors(400, 1), names).test, 50, 4, generator(4, "test"))
     whole = mean_differences(codes, first, second, (1, 4))
     monkeypatch.setattr("bvae_tune.metrics.factor_change.GATHERED_VALUES", 7 * 8)
     assert (mean_differences(codes, first, second, (1, 4)) == whole).all()
@@ -58,7 +58,7 @@ def test_pairs_share_a_known_value_within_their_half(images: int, values: list[i
     rng = np.random.default_rng(seed)
     factors = rng.integers(0, values, size=(images, len(values)))
     factors[rng.random(factors.shape) < unknown] = -1
-    tables = pair_tables(factors, [f"f{k}" for k in range(len(values))], seed)
+    tables = pair_tables(factors, [f"f{k}" for k in range(len(values))])
     drawn = []
     for table in (tables.train, tables.test):
         y, first, second = draw_pairs(table, 50, 3, generator(seed, "test"))
@@ -73,7 +73,7 @@ def test_pairs_share_a_known_value_within_their_half(images: int, values: list[i
 def test_first_images_and_partners_are_uniform() -> None:
     # 3 values over 60 images of each half, in groups of different size; factor b is there to make two.
     factors = np.stack([np.repeat([0, 1, 2], [20, 40, 60]), np.arange(120) % 2], axis=1)
-    table = pair_tables(factors, ("a", "b"), seed=5).train
+    table = pair_tables(factors, ("a", "b")).train
     y, first, second = draw_pairs(table, 60_000, 1, generator(6, "test"))
     assert chisquare(np.bincount(y)).pvalue > 1e-3
     firsts = Counter(first[0, y == 0].tolist())
@@ -89,13 +89,13 @@ def test_first_images_and_partners_are_uniform() -> None:
 
 
 def test_a_pair_may_be_one_image_twice_on_request(draw_factors, names) -> None:
-    table = pair_tables(draw_factors(400, 1), names, 3).train
+    table = pair_tables(draw_factors(400, 1), names).train
     _, first, second = draw_pairs(table, 2_000, 2, generator(4, "test"), distinct=False)
     assert (first == second).any()
 
 
 def test_fewer_pairs_are_the_first_of_more(draw_factors, names) -> None:
-    table = pair_tables(draw_factors(400, 1), names, 3).train
+    table = pair_tables(draw_factors(400, 1), names).train
     few = draw_pairs(table, 100, 4, generator(4, "test"))
     many = draw_pairs(table, 100, 16, generator(4, "test"))
     assert (few[0] == many[0]).all()
@@ -107,7 +107,7 @@ def test_factors_without_pairs_are_named_and_left_out(draw_factors) -> None:
     factors = draw_factors(400, 1)
     extra = np.stack([np.full(400, 3), np.arange(400), np.full(400, -1)], axis=1)
     names = ("x", "y", "scale", "rotation", "constant", "all_different", "unknown")
-    tables = pair_tables(np.hstack([factors, extra]), names, 0)
+    tables = pair_tables(np.hstack([factors, extra]), names)
     assert tables.factors == (0, 1, 2, 3)
     assert tables.chance == 0.25
     assert list(tables.unusable) == ["constant", "all_different", "unknown"]
@@ -116,7 +116,7 @@ def test_factors_without_pairs_are_named_and_left_out(draw_factors) -> None:
 def test_one_usable_factor_is_an_error_that_says_why_for_each() -> None:
     factors = np.stack([np.arange(100) % 5, np.full(100, 3), np.arange(100), np.full(100, -1)], axis=1)
     with pytest.raises(InputError) as error:
-        pair_tables(factors, ("shape", "colour", "serial", "size"), 0)
+        pair_tables(factors, ("shape", "colour", "serial", "size"))
     message = str(error.value)
     assert "has 1 (shape)" in message
     assert "colour: its value is 3 in all 100 labelled images" in message
