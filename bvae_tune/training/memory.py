@@ -19,7 +19,7 @@ def keep_freed_memory() -> None:
     time of `fc` 1200. Elsewhere than on Linux with glibc this does nothing.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # older glibc's most
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 

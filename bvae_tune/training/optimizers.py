@@ -1,7 +1,7 @@
 """Adagrad and Adam over parameters with a replica axis: PyTorch's fused updates, with a state of plain tensors.
 
-Both work element by element, so a bank's update is its replicas' updates. All state exists from the start, so that an
-update allocates next to nothing: where memory runs out, it does so before anything has changed.
+Both work element by element, so a bank's update is its replicas' updates. All state exists from the start, and
+gradients are laid out before an update begins: where memory runs out, it does so before anything has changed.
 """
 
 from __future__ import annotations

@@ -131,44 +131,40 @@ class BetaVAE:
             RuntimeError, MemoryError: out of memory with one replica at a time; those before it have made their step.
         """
         learning_rate = learning_rate_at(self._training, step)
-        turns, parts = self._turns, []
+        turns: list[Turn] = self._turns
+        parts: list[StepLosses] = []
         while turns:
             try:
                 gradients, losses = self.gradients(turns[0], batch, step)
+                turns[0].optimizer.step(gradients, learning_rate, step)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.together == 1:
                     raise
                 self.together = (self.together + 1) // 2
                 self._turns, turns = self._turns_from(0), self._turns_from(turns[0].replicas.start)
-                continue
-            turns[0].optimizer.step(gradients, learning_rate, step)
-            parts.append(losses)
-            turns = turns[1:]
-        if len(parts) == 1:
-            return parts[0]
-        return StepLosses(
-            torch.cat([part.reconstruction for part in parts]), torch.cat([part.kl_per_latent for part in parts])
-        )
+            else:
+                parts.append(losses)
+                turns = turns[1:]
+        return _joined(parts)
 
     @torch.no_grad()
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """The losses of a batch, without an update."""
-        return self._losses(self._parameters, batch.indices, self._noise.at(step, self._seeds))
+        return _joined([self._losses(turn, batch, step) for turn in self._turns])
 
     def gradients(self, turn: Turn, batch: Batch, step: int) -> tuple[tuple[Tensor, ...], StepLosses]:
         """Gradients of the loss of each replica of `turn`, (those, ...), in the parameters' order; the losses."""
-        some, noise = turn.replicas, self._noise.at(step, self._seeds)
-        losses = self._losses(turn.parameters, batch.indices[some], noise[some])
-        betas = self._betas[some] * beta_share_at(self._training, step)
+        losses = self._losses(turn, batch, step)
+        betas = self._betas[turn.replicas] * beta_share_at(self._training, step)
         total = (losses.reconstruction + betas * losses.kl_per_latent.sum(-1)).sum()
         gradients = torch.autograd.grad(total, list(turn.parameters.values()))
         return gradients, StepLosses(losses.reconstruction.detach(), losses.kl_per_latent.detach())
 
-    def _losses(self, parameters: Mapping[str, Tensor], indices: Tensor, noise: Tensor) -> StepLosses:
-        images = self._store.gather(indices, self._device)
-        mean, logvar = self._network.encode(parameters, images.to(self._precision))
-        codes = mean + noise * (0.5 * logvar).exp()
-        outputs = self._network.decode(parameters, codes.to(self._precision))
+    def _losses(self, turn: Turn, batch: Batch, step: int) -> StepLosses:
+        images = self._store.gather(batch.indices[turn.replicas], self._device)
+        mean, logvar = self._network.encode(turn.parameters, images.to(self._precision))
+        codes = mean + self._noise.at(step, self._seeds)[turn.replicas] * (0.5 * logvar).exp()
+        outputs = self._network.decode(turn.parameters, codes.to(self._precision))
         return StepLosses(
             reconstruction_loss(self._config, outputs, images).mean(1), kl_divergence(mean, logvar).mean(1)
         )
@@ -196,3 +192,11 @@ class BetaVAE:
         for slot, held in self._slots.items():
             tensors |= {f"optimizer/{slot}/{name}": values for name, values in held.items()}
         return tensors
+
+
+def _joined(parts: Sequence[StepLosses]) -> StepLosses:
+    if len(parts) == 1:
+        return parts[0]
+    return StepLosses(
+        torch.cat([part.reconstruction for part in parts]), torch.cat([part.kl_per_latent for part in parts])
+    )
