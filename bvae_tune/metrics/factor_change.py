@@ -204,12 +204,10 @@ class FactorChange:
 
     Attributes:
         scores: (lengths, R) float64, share of test points named right.
-        losses: (lengths, R) float64, the classifiers' training losses in nats.
-        converged: whether every classifier met its gradient tolerance.
+        converged: whether every fit converged.
     """
 
     scores: NDArray[np.float64]
-    losses: NDArray[np.float64]
     converged: bool
 
 
@@ -235,7 +233,7 @@ def factor_change(
         y, first, second = draw_pairs(table, points, lengths[-1], generator(seed, purpose, repetition))
         parts.append((y, mean_differences(side_by_side, first, second, lengths).reshape(-1, points, replicas, size)))
     (train_y, train), (test_y, test) = parts
-    scores, losses = np.empty((2, len(lengths), replicas))
+    scores = np.empty((len(lengths), replicas))
     converged = True
     with threadpool_limits(1 if size <= ONE_THREAD_LATENTS else None, user_api="blas"):
         for at in np.ndindex(len(lengths), replicas):
@@ -246,6 +244,6 @@ def factor_change(
                 fit = fit_adagrad(problem, generator(seed, "adagrad batches", repetition))
             else:
                 fit = fit_lbfgs(problem)
-            scores[at], losses[at] = accuracy(fit, test_points / scale, test_y), fit.loss
+            scores[at] = accuracy(fit, test_points / scale, test_y)
             converged &= fit.converged
-    return FactorChange(scores, losses, converged)
+    return FactorChange(scores, converged)

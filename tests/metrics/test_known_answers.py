@@ -40,6 +40,14 @@ def test_random_codes_score_chance(draw_factors, names, seed: int) -> None:
     assert score.mig < 0.01
 
 
+def test_collapsed_codes_score_chance(draw_factors, names) -> None:
+    score = score_codes(np.ones((1, 5_000, 10), np.float32), draw_factors(5_000, 0), names, METRIC, ALL_SCORES, 0)
+    assert within_chance(score.score, 3 * METRIC.test_points, 0.25)
+    assert score.mig == 0
+    assert score.missing == names
+    assert score.converged
+
+
 def test_shuffled_labels_score_chance(draw_factors, as_codes, names) -> None:
     factors = draw_factors(5_000, 0)
     shuffled = np.random.default_rng(1).permuted(factors, axis=0)
