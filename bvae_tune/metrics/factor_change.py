@@ -126,7 +126,7 @@ def pair_tables(factors: NDArray[np.int64], factor_names: Sequence[str]) -> Pair
     usable = tuple(k for k, reason in enumerate(reasons) if reason is None)
     unusable = {name: reason for name, reason in zip(factor_names, reasons, strict=True) if reason is not None}
     if len(usable) < 2:
-        named = "; ".join(f"{name}: {reason}" for name, reason in unusable.items())
+        named = "; ".join(f"{name}: {reason}" for name, reason in unusable.items()) or "none; label another factor"
         kept = ", ".join(factor_names[k] for k in usable) or "none"
         raise InputError(
             f"labels: the metric needs two usable factors and has {len(usable)} ({kept}). Unusable: {named}"

@@ -21,7 +21,7 @@ from bvae_tune.data.image_store import open_store
         (["space.beta={loguniform: [8, 4]}"], "low 8 is above high 4"),
         (["space.beta=null", "model.beta=1", "model.beta_norm=1"], "both given"),
         (["search.trials=0"], "at least 1"),
-        (["labels.factors=[x]"], "factor"),
+        (["labels.factors=[x]"], "two usable factors"),
         (["labels.factors=[x, z]"], "no factor 'z'"),
         (["labels.count=5000"], "there are 108"),
         (["dataset.path=nowhere.npz"], "nowhere.npz"),
