@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bvae_tune.data.image_store import ImageStore
 
 MEASURED_SECONDS = 3.0
-# Ray's start and the workers' imports, once a study (measured on two cores: 7 to 9 s).
+# An allowance for Ray's start and the workers' imports, once a study; not measured.
 START_SECONDS = 8.0
 # Journal, event files and results, per report and replica of a trial; and the figures (measured: 3 kB, 150 kB).
 _BYTES_PER_REPORT = 4_000
