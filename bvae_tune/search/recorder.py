@@ -231,6 +231,8 @@ class Recorder:
             return
         report = TrialResult.from_dict(json.loads(result["result"]))
         self._tensorboard.write_result(read_trial(stored), report)
+        if entry.trial.user_attrs.get("node") != result["node"]:
+            entry.trial.set_user_attr("node", result["node"])
         entry.trial.set_user_attr("result", report.to_dict())
         entry.trial.report(report.score.score, step)
 

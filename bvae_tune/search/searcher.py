@@ -19,7 +19,8 @@ class RecordSearcher(Searcher):
     """
 
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__(metric="score", mode="max")
+        # No metric: Tune would refuse the report of a trial that ends with a reason and has no score.
+        super().__init__()
         self._recorder = recorder
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray's hint lacks FINISHED

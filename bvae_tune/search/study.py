@@ -152,10 +152,10 @@ class Study:
         return [_row(record) for record in (*self.controls, *self.trials)]
 
     def table(self) -> pa.Table:
-        """`rows` as an Arrow table; columns that a trial lacks are null."""
+        """`rows` as an Arrow table; columns that a trial lacks are null, columns of mixed types are text."""
         rows = self.rows()
         names = list(dict.fromkeys(name for row in rows for name in row))
-        return pa.table({name: [row.get(name) for row in rows] for name in names})
+        return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
 
     def write_results(self) -> Path:
         """Write `results.parquet` anew and give its path."""
@@ -185,6 +185,13 @@ def kept_trials(trials: list[TrialRecord], keep: int) -> set[int]:
 def _best(trials: list[TrialRecord]) -> TrialRecord | None:
     complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
     return max(complete, key=lambda trial: (trial.score or 0.0, -trial.number), default=None)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values])
 
 
 def _over(records: list[TrialRecord]) -> bool:

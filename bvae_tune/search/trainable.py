@@ -8,6 +8,7 @@ import logging
 import traceback
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -41,7 +42,7 @@ class BetaVAETrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """One report: step, score, done and the `TrialResult` as JSON; or done with `reason` or `fatal`."""
+        """One report: step, score, done, node and the `TrialResult` as JSON; or done with `reason` or `fatal`."""
         try:
             result, done = self._run.advance()
         except NodeError as error:
@@ -57,4 +58,10 @@ class BetaVAETrainable(tune.Trainable):
         except Exception as error:
             log.error("%s failed:\n%s", self._run.task.folder, traceback.format_exc())
             return {"done": True, "reason": f"{type(error).__name__}: {error}"}
-        return {"step": result.step, "score": result.score.score, "done": done, "result": json.dumps(result.to_dict())}
+        return {
+            "step": result.step,
+            "score": result.score.score,
+            "done": done,
+            "result": json.dumps(result.to_dict()),
+            "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else None,
+        }

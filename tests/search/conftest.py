@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from bvae_tune.search.trial_run import TrialTask
 from bvae_tune.space import StudyConfig, load_space
 
 SEED = 3
+
+# Ray's workers yield to everything else on the machine; a busy one would let these tests wait for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")

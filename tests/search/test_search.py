@@ -1,0 +1,314 @@
+"""Whole studies on a real embedded Ray and a real Optuna journal. The search seed is 3 (see conftest)."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from pyarrow import parquet
+from rich.console import Console
+
+import bvae_tune
+from bvae_tune.data.sources import import_arrays, open_dataset
+from bvae_tune.errors import InputError, RunError
+from bvae_tune.randomness import derive_seed
+from bvae_tune.search.confirm import BASELINE, BEST, confirm, read_confirmation
+from bvae_tune.search.runner import RETRIES, resume, search
+from bvae_tune.search.study import Study
+from bvae_tune.search.trial_run import TrialData, TrialRun, TrialTask
+
+pytestmark = pytest.mark.usefixtures("embedded_ray")
+MakeSpace = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def told() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def finished(make_space: MakeSpace, tmp_path_factory: pytest.TempPathFactory, told: io.StringIO) -> Study:
+    """Four trials, two at once, and both baselines."""
+    space = make_space(search={"keep_models": 1}, resources={"concurrent_trials": 2})
+    storage = tmp_path_factory.mktemp("runs")
+    return search(space, name="one", storage=storage, console=Console(file=told, width=200))
+
+
+@pytest.fixture
+def own_copy(finished: Study, tmp_path: Path) -> Path:
+    """The finished study, to be changed."""
+    shutil.copytree(finished.path, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_every_trial_is_in_the_record_once_and_complete(finished: Study) -> None:
+    study = Study.open(finished.path)
+    assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
+    assert {trial.state for trial in (*study.trials, *study.controls)} == {"complete"}
+    assert study.finished
+    for trial in study.trials:
+        assert set(trial.parameters) == {"model.beta", "model.latent_size"}
+        assert (trial.beta, trial.latent_size) == tuple(trial.parameters.values())
+        assert trial.beta_norm == pytest.approx(trial.beta * trial.latent_size / 64)
+        assert list(trial.intermediate) == [10, 20, 30]
+        assert trial.result is not None
+        assert trial.score == trial.intermediate[30] == trial.result.score.score
+    assert len({trial.beta for trial in study.trials}) == 4
+
+
+def test_baselines_are_controls_at_the_same_budget_and_never_the_best(finished: Study) -> None:
+    assert [(record.kind, record.label) for record in finished.controls] == [
+        ("baseline", "untrained"),
+        ("baseline", "beta=1"),
+    ]
+    untrained, one = finished.controls
+    assert list(untrained.intermediate) == [0]
+    assert list(one.intermediate) == [10, 20, 30]
+    assert (one.beta, one.latent_size) == (1.0, 3)
+    best = finished.best
+    assert best in finished.trials
+    assert best is not None
+    assert best.score == max(trial.score or 0.0 for trial in finished.trials)
+
+
+def test_a_trial_scores_what_its_task_scores_alone(finished: Study) -> None:
+    trial = finished.trials[2]
+    model, training = finished.configuration(trial)
+    task = TrialTask(
+        study=str(finished.path),
+        folder="elsewhere",
+        model=model,
+        training=training,
+        seeds=(derive_seed(3, "trial", 2),),
+        evaluation_seed=3,
+        dataset=finished.config.dataset,
+        labels=finished.config.labels,
+        fingerprints=(finished.facts["images"], finished.facts["labels"]),
+        metric=finished.config.metric,
+        protocol=finished.config.protocol,
+    )
+    run = TrialRun(task, TrialData())
+    scores = {result.step: result.score.score for result, _ in (run.advance() for _ in range(3))}
+    shutil.rmtree(finished.path / "elsewhere")
+    assert scores == trial.intermediate
+
+
+def test_the_folder_stays_small_and_keeps_the_weights_of_the_best(finished: Study) -> None:
+    names = {path.name for path in finished.path.iterdir()}
+    assert names == {
+        "space.yaml", "study.json", "optuna.journal", "trials", "controls", "tensorboard", "results.parquet",
+        "driver.lock",
+    }  # fmt: skip
+    best, whole = finished.best, finished.best_complete
+    assert best is not None
+    kept = {best.number, whole.number if whole else best.number}
+    assert {int(path.name) for path in (finished.path / "trials").iterdir()} == kept
+    assert list((finished.path / "controls").iterdir()) == []
+    assert finished.weights(best)
+    dropped = next(trial for trial in finished.trials if trial.number not in kept)
+    with pytest.raises(InputError, match="keep_models is 1"):
+        finished.weights(dropped)
+    assert finished.size_bytes < 500_000
+
+
+def test_results_are_a_table_of_all_trials(finished: Study) -> None:
+    table = parquet.read_table(finished.path / "results.parquet").to_pylist()
+    assert [(row["kind"], row["number"]) for row in table] == [("baseline", 0), ("baseline", 1)] + [
+        ("search", number) for number in range(4)
+    ]
+    for row, trial in zip(table[2:], finished.trials, strict=True):
+        assert (row["score"], row["beta"], row["latent_size"]) == (trial.score, trial.beta, trial.latent_size)
+        assert row["score_step_20"] == trial.intermediate[20]
+
+
+def test_progress_and_cost_are_told(finished: Study, told: io.StringIO) -> None:
+    assert "4 of 4 trials" in told.getvalue()
+    share = finished.share_of_work
+    assert share is not None
+    assert 0 < share < 1
+    (session,) = finished.sessions
+    assert session["concurrent"] == 2
+    assert session["end"] > session["start"]
+
+
+def test_a_finished_study_is_extended_and_its_trials_are_not_run_again(own_copy: Path) -> None:
+    before = Study.open(own_copy).trials
+    assert resume(own_copy).trials == before
+    extended = resume(own_copy, extra_trials=2)
+    assert extended.trials[:4] == before
+    assert [trial.state for trial in extended.trials] == ["complete"] * 6
+    assert len(extended.controls) == 2
+    assert extended.trials_wanted == 6
+
+
+def test_a_confirmation_is_paired_on_fresh_seeds_and_is_only_read_again(own_copy: Path) -> None:
+    found = confirm(own_copy, seeds=2)
+    study = Study.open(own_copy)
+    best = study.best
+    assert best is not None
+    assert (found.trial, found.beta, found.searched) == (best.number, best.beta, best.score)
+    assert found.lead == pytest.approx(sum(found.best) / 2 - sum(found.baseline) / 2)
+    assert found.standard_error == pytest.approx(abs(found.leads[0] - found.leads[1]) / 2)
+    confirmations = [trial.user_attrs for trial in study.control_trials.trials if trial.user_attrs["kind"] == "confirm"]
+    by_member = {
+        member: [(c["seeds"], c["evaluation_seed"]) for c in confirmations if c["member"] == member]
+        for member in (BEST, BASELINE)
+    }
+    assert by_member[BEST] == by_member[BASELINE]
+    seeds = {seed for chosen, _ in by_member[BEST] for seed in chosen}
+    assert len(seeds) == 2
+    assert not seeds & {derive_seed(3, "trial", number) for number in range(4)}
+    betas = [record.beta for record in study.controls if record.kind == "confirm"]
+    assert sorted(betas) == sorted([best.beta, 1.0] * 2)
+    assert {record.latent_size for record in study.controls if record.kind == "confirm"} == {best.latent_size}
+    assert study.trials == Study.open(own_copy).trials
+
+    assert confirm(own_copy, seeds=2) == found == read_confirmation(study)
+    assert len(Study.open(own_copy).controls) == 6
+    more = confirm(own_copy, seeds=3)
+    assert more.best[:2] == found.best
+    assert len(more.best) == 3
+    with pytest.raises(InputError, match="at least 2"):
+        confirm(own_copy, seeds=1)
+
+
+def test_changed_images_and_wrong_extensions_are_refused_before_anything_runs(own_copy: Path, tmp_path: Path) -> None:
+    journal = (own_copy / "optuna.journal").read_bytes()
+    with pytest.raises(InputError, match="trials to add"):
+        resume(own_copy, extra_trials=-1)
+    study = Study.open(own_copy)
+    store = open_dataset(study.config.dataset)
+    changed = tmp_path / "changed.arrow"
+    every = np.arange(store.count)
+    import_arrays(
+        store.gather(every).numpy().reshape(-1, 8, 8)[::-1],
+        factors=store.factors(every),
+        factor_names=store.factor_names,
+        path=changed,
+    )
+    space = (own_copy / "space.yaml").read_text()
+    (own_copy / "space.yaml").write_text(space.replace(str(store.path), str(changed)))
+    with pytest.raises(InputError, match="the images are not those"):
+        resume(own_copy, extra_trials=1)
+    assert (own_copy / "optuna.journal").read_bytes() == journal
+
+
+def test_a_name_that_exists_and_labels_of_one_factor_leave_nothing(make_space: MakeSpace, finished: Study) -> None:
+    with pytest.raises(InputError, match=r"--name one: .* exists already"):
+        search(make_space(), name="one", storage=finished.path.parent)
+    with pytest.raises(InputError, match="two usable factors"):
+        search(make_space(labels={"factors": ["x"]}), name="two", storage=finished.path.parent)
+    assert [path.name for path in finished.path.parent.iterdir()] == ["one"]
+
+
+def test_a_grid_runs_each_point_once_and_cannot_be_extended(make_space: MakeSpace, tmp_path: Path) -> None:
+    space = make_space(
+        space={"beta": {"grid": [1, 4]}, "training.learning_rate": {"categorical": [0.01, 0.02]}},
+        search={"sampler": "grid", "trials": 10, "baselines": []},
+        training={"steps": 10},
+    )
+    study = search(space, name="grid", storage=tmp_path)
+    assert [tuple(trial.parameters.values()) for trial in study.trials] == [(1, 0.01), (1, 0.02), (4, 0.01), (4, 0.02)]
+    assert study.finished
+    with pytest.raises(InputError, match="4 points"):
+        resume(study.path, extra_trials=1)
+
+
+def test_failed_trials_have_their_reason_and_the_study_goes_on(make_space: MakeSpace, tmp_path: Path) -> None:
+    space = make_space(
+        space={"training.learning_rate": {"grid": [1e30, 0.01]}},
+        model={"beta": 2.0},
+        search={"sampler": "grid", "baselines": []},
+    )
+    study = bvae_tune.search(space, ["training.steps=10"], name="failing", storage=tmp_path)
+    assert [trial.state for trial in study.trials] == ["failed", "complete"]
+    assert "not finite" in (study.trials[0].reason or "")
+    assert study.best == study.trials[1]
+    assert not (study.path / "trials/00000").exists()
+
+    space["space"]["training.learning_rate"] = {"grid": [1e30, 1e31]}
+    with pytest.raises(RunError, match=r"all 2 trials failed; the first: .*not finite"):
+        search(space, name="hopeless", storage=tmp_path)
+
+
+def test_pruned_trials_keep_their_scores_and_are_never_the_best(make_space: MakeSpace, tmp_path: Path) -> None:
+    space = make_space(
+        search={"trials": 8, "pruner": "halving", "min_resource": 10, "baselines": []}, training={"steps": 40}
+    )
+    study = search(space, name="halving", storage=tmp_path)
+    pruned = [trial for trial in study.trials if trial.state == "pruned"]
+    complete = [trial for trial in study.trials if trial.state == "complete"]
+    assert pruned
+    assert complete
+    assert len(pruned) + len(complete) == 8
+    assert all(trial.score is None and 0 < len(trial.intermediate) < 4 for trial in pruned)
+    assert study.best in complete
+    stored = study.searched.trials[pruned[0].number]
+    assert stored.value == list(stored.intermediate_values.values())[-1]
+
+
+SLOW = {"steps": 2_000, "report_every": 200}
+
+
+@contextmanager
+def killer(kills: int, trial: Path) -> Iterator[list[int]]:
+    """Kills so many workers, each as soon as the trial has another checkpoint than at the kill before."""
+    killed: list[int] = []
+    seen: set[Path] = set()
+    stop = threading.Event()
+
+    def hunt() -> None:
+        while not stop.wait(0.05) and len(killed) < kills:
+            checkpoints = set(trial.glob("step-*.safetensors"))
+            if checkpoints - seen:
+                for process in psutil.Process().children(recursive=True):  # never another study of this machine
+                    with suppress(psutil.NoSuchProcess):
+                        title = " ".join(process.cmdline())
+                        if not title.startswith("ray::BetaVAETrainable.train") or process.pid in killed:
+                            continue
+                        process.kill()
+                        killed.append(process.pid)
+                        seen.update(trial.glob("step-*.safetensors"))
+
+    thread = threading.Thread(target=hunt)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(
+    make_space: MakeSpace, tmp_path: Path
+) -> None:
+    space = make_space(search={"trials": 1, "baselines": []}, training=SLOW)
+    told = io.StringIO()
+    with killer(1, tmp_path / "killed/trials/00000") as killed:
+        study = search(space, name="killed", storage=tmp_path, console=Console(file=told, width=200))
+    assert len(killed) == 1
+    assert "trial 0: the worker was lost" in told.getvalue()
+    (trial,) = study.trials
+    assert (trial.state, list(trial.intermediate)) == ("complete", list(range(200, 2_001, 200)))
+
+
+def test_a_trial_whose_every_worker_is_killed_fails_and_the_study_goes_on(
+    make_space: MakeSpace, tmp_path: Path
+) -> None:
+    space = make_space(search={"trials": 2, "baselines": []}, training=SLOW)
+    with killer(RETRIES + 1, tmp_path / "killed/trials/00000") as killed:
+        study = search(space, name="killed", storage=tmp_path)
+    assert len(killed) == RETRIES + 1
+    first, second = study.trials
+    assert first.state == "failed"
+    assert "the worker was lost" in (first.reason or "")
+    assert 0 < max(first.intermediate) < SLOW["steps"]
+    assert second.state == "complete"
