@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 # Latents whose mean KL from the prior is lower, in nats, carry nothing and are left out (Duan et al. 2020).
 INFORMATIVE_KL = 0.01
@@ -38,6 +37,8 @@ def agreement(mean: NDArray[np.floating], logvar: NDArray[np.floating] | None = 
     Args:
         mean, logvar: (R, n, M) float, R at least 2.
     """
+    from scipy.stats import rankdata  # slow to import, and only several replicas need it
+
     replicas = len(mean)
     informative = informative_latents(mean, logvar)
     codes = []

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from sklearn.metrics.cluster import expected_mutual_information
 
 BINS = 20
 
@@ -42,6 +40,10 @@ def information(mean: NDArray[np.floating], factors: NDArray[np.int64]) -> Infor
         mean: (R, n, M) float codes.
         factors: (n, K) int, -1 where unknown; each factor has at least two known values.
     """
+    # Slow to import: a worker trains before it evaluates, and the driver never does.
+    from scipy.sparse import csr_matrix
+    from sklearn.metrics.cluster import expected_mutual_information
+
     replicas, _, size = mean.shape
     share, gaps = np.zeros((2, replicas, factors.shape[1]))
     low = mean.min(axis=1, keepdims=True)

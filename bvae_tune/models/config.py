@@ -80,3 +80,12 @@ def beta_of(model: ModelConfig, dimensions: int) -> float:
 def beta_norm_of(model: ModelConfig, dimensions: int) -> float:
     """β_norm = β M / N (Sec. A.5) for images of `dimensions` values; raises as `beta_of`."""
     return beta_of(model, dimensions) * model.latent_size / dimensions
+
+
+def check_image_size(model: ModelConfig, height: int, width: int) -> None:
+    """Raises InputError where the architecture cannot take images of this size: conv takes 64x64, fc any."""
+    if model.architecture == "conv" and (height, width) != (64, 64):
+        raise InputError(
+            f"model.architecture: conv takes images of 64x64 pixels, these are {height}x{width}; "
+            "resize them or use fc, which takes any size"
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bvae_tune.errors import InputError
-from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of
+from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of, check_image_size
 from bvae_tune.models.layers import (
     ParameterSpec,
     convolution,
@@ -141,13 +141,9 @@ def build_network(model: ModelConfig, channels: int, height: int, width: int) ->
     Raises:
         InputError: "conv" with images that are not 64x64.
     """
+    check_image_size(model, height, width)
     if model.architecture == "fc":
         return FullyConnected(model.layer_widths, model.latent_size, channels * height * width)
-    if (height, width) != (64, 64):
-        raise InputError(
-            f"model.architecture: conv takes images of 64x64 pixels, these are {height}x{width}; "
-            "resize them or use fc, which takes any size"
-        )
     return Convolutional(model.layer_widths, model.latent_size, channels)
 
 

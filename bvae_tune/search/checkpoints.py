@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
-from bvae_tune.errors import InputError
 from bvae_tune.search.records import TrialResult
+from bvae_tune.search.storage import WEIGHTS
 from bvae_tune.training.checkpoint import CheckpointError, from_bytes, to_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS = "weights.safetensors"
 _SUFFIX, _DRAFT = ".safetensors", ".draft"
 KEPT_WHILE_RUNNING = 2
 
@@ -102,13 +101,3 @@ class CheckpointFolder:
         # A worker that a killed driver left behind may be faster.
         with suppress(FileNotFoundError):
             self._fs.delete_file(f"{self._path}/{name}")
-
-
-def sees(study: str, file: str) -> bool:
-    """Whether this node sees `file` in the study's folder."""
-    try:
-        system, root = fs.FileSystem.from_uri(study)
-        info = system.get_file_info(f"{root.rstrip('/')}/{file}")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{study}: not reachable through pyarrow ({error})") from error
-    return bool(info.type == fs.FileType.File)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +48,12 @@ class Placement:
 
 
 @contextmanager
-def ray_session(address: str | None) -> Iterator[None]:
+def ray_session(address: str | None, meanwhile: str | None = None) -> Iterator[None]:
     """Ray for the time of a run: embedded without an address, joined with one; one already joined is used as it is.
+
+    Args:
+        address: of a cluster.
+        meanwhile: a module to import while Ray starts.
 
     Raises:
         InputError: nothing answers at the address.
@@ -55,6 +61,9 @@ def ray_session(address: str | None) -> Iterator[None]:
     """
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
+    if meanwhile:
+        # What it raises is raised again by the import that follows.
+        threading.Thread(target=_import_quietly, args=(meanwhile,), daemon=True).start()
     import ray
 
     if ray.is_initialized():
@@ -80,6 +89,11 @@ def ray_session(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def _import_quietly(module: str) -> None:
+    with suppress(Exception):
+        importlib.import_module(module)
+
+
 def place(resources: ResourcesConfig, embedded: bool) -> Placement:
     """Resolve `auto` against the nodes that are up.
 
@@ -94,7 +108,6 @@ def place(resources: ResourcesConfig, embedded: bool) -> Placement:
 
 def placement_on(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]], embedded: bool) -> Placement:
     """As `place`, on nodes that have these numbers of "CPU" and "GPU"."""
-    """`place` for nodes with these resources, as Ray names them ("CPU", "GPU")."""
     cpus = float(resources.cpus_per_trial)
     if resources.gpus_per_trial == "auto":
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
@@ -135,7 +148,7 @@ def probe_nodes(study: str, file: str) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from bvae_tune.search.checkpoints import sees
+    from bvae_tune.search.storage import sees
 
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     probe = ray.remote(num_cpus=0, max_retries=0)(sees)

@@ -32,9 +32,10 @@ import psutil
 
 from bvae_tune.errors import InputError
 from bvae_tune.search.journal import create_record
+from bvae_tune.search.storage import STUDY
 
 FORMAT_VERSION = 1
-SPACE, STUDY, JOURNAL, RESULTS = "space.yaml", "study.json", "optuna.journal", "results.parquet"
+SPACE, JOURNAL, RESULTS = "space.yaml", "optuna.journal", "results.parquet"
 TRIALS, CONTROLS, TENSORBOARD = "trials", "controls", "tensorboard"
 SCRATCH = ".tune"  # Ray Tune's run folder: never read
 _LOCK, _DRIVER = "driver.lock", "driver.json"

@@ -14,14 +14,13 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bvae_tune.errors import InputError, RunError
-from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.folder import CONTROLS, TRIALS, trial_folder
 from bvae_tune.search.pruning import build_pruner, judge
-from bvae_tune.search.records import TrialResult, read_trial
+from bvae_tune.search.records import TrialResult, read_trial, setting_of
 from bvae_tune.search.sampling import draw_parameters
 from bvae_tune.search.study import Study, control_setting, kept_trials
-from bvae_tune.search.trial_run import TrialTask
+from bvae_tune.search.task import TrialTask
 from bvae_tune.space import configure
 
 if TYPE_CHECKING:
@@ -264,15 +263,6 @@ class Recorder:
     def _end_failed(self, entry: _Open, reason: str) -> None:
         entry.trial.set_user_attr("reason", reason)
         self._end(entry, TrialState.FAIL)
-
-
-def setting_of(model: ModelConfig, dimensions: int) -> dict[str, float | int]:
-    """What a trial is shown by: β, β_norm = β M / N (Sec. A.5) and M."""
-    return {
-        "beta": beta_of(model, dimensions),
-        "beta_norm": beta_norm_of(model, dimensions),
-        "latent_size": model.latent_size,
-    }
 
 
 def _in_state(record: optuna.Study, state: TrialState) -> list[FrozenTrial]:

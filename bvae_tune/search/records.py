@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from bvae_tune.metrics.protocol import TrialScore
+from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -120,3 +121,12 @@ def read_trial(trial: FrozenTrial) -> TrialRecord:
         seconds=result.seconds_training + result.seconds_evaluating if result else None,
         reason=attributes.get("reason"),
     )
+
+
+def setting_of(model: ModelConfig, dimensions: int) -> dict[str, float | int]:
+    """What a trial is shown by: β, β_norm = β M / N (Sec. A.5) and M."""
+    return {
+        "beta": beta_of(model, dimensions),
+        "beta_norm": beta_norm_of(model, dimensions),
+        "latent_size": model.latent_size,
+    }

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState, create_trial
@@ -20,27 +16,23 @@ from bvae_tune.data.image_store import ImageStore
 from bvae_tune.data.sources import open_dataset
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.metrics.factor_change import pair_tables
-from bvae_tune.models.config import ModelConfig
-from bvae_tune.models.networks import build_network
+from bvae_tune.models.config import ModelConfig, check_image_size
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search import folder
 from bvae_tune.search.building import building
-from bvae_tune.search.cluster import Placement, place, probe_nodes, ray_session
+from bvae_tune.search.cluster import place, ray_session
 from bvae_tune.search.journal import open_record
-from bvae_tune.search.progress import Progress
-from bvae_tune.search.recorder import Recorder, setting_of
+from bvae_tune.search.records import setting_of
 from bvae_tune.search.sampling import SeededSampler, trials_possible
 from bvae_tune.search.study import Study
-from bvae_tune.search.tensorboard import TensorBoardLog
-from bvae_tune.search.trial_run import check_fingerprints
+from bvae_tune.search.task import check_fingerprints
 from bvae_tune.space import StudyConfig, load_space
 from bvae_tune.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-# A trial whose worker dies is tried again this often, each time from its last checkpoint.
-RETRIES = 2
+_TUNING = "bvae_tune.search.tuning"
 
 
 class SearchInterrupted(KeyboardInterrupt):
@@ -125,7 +117,7 @@ def create(config: StudyConfig, name: str, storage: str | Path, console: Console
     )
     store, labels = _open_data(config, console)
     pair_tables(labels.factors, labels.names)
-    build_network(config.model, store.channels, store.height, store.width)
+    check_image_size(config.model, store.height, store.width)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seed": config.search.seed,
@@ -158,7 +150,7 @@ def drive(
         address, console: as for `search`.
         searching: run searched trials too, not controls only.
     """
-    with folder.driver_lock(path):
+    with _told(path), folder.driver_lock(path):
         config = load_space(path / folder.SPACE)
         study = Study(path, open_record(path / folder.JOURNAL, SeededSampler(config.search, config.space)))
         store, labels = _open_data(study.config, console)
@@ -166,13 +158,40 @@ def drive(
         prepare(study)
         try:
             if not (study.finished if searching else study.controls_finished):
-                _run(study, address, console, searching)
-        finally:
-            folder.repair(path)
-            study.write_results()
+                with ray_session(address, meanwhile=_TUNING):
+                    from bvae_tune.search.tuning import probe, run_trials
+
+                    placement = place(config.resources, embedded=address is None)
+                    if address is not None:
+                        probe(path)
+                    run_trials(study, placement, console, searching)
+        except BaseException:
+            with suppress(OSError):
+                _leave(study)
+            raise
+        _leave(study)
     if searching:
         _refuse_failure(study)
     return study
+
+
+def _leave(study: Study) -> None:
+    folder.repair(study.path)
+    study.write_results()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Interrupts and errors of the disk in words of what to do."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SearchInterrupted(path) from None
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or path}: {error.strerror or error}. What was recorded is safe; when the cause is gone, "
+            f"go on with: bvae-tune resume {path}"
+        ) from error
 
 
 def add_control(
@@ -223,124 +242,6 @@ def _open_data(config: StudyConfig, console: Console | None) -> tuple[ImageStore
 def _absolute(path: str | None) -> str | None:
     # Workers have folders of their own.
     return None if path is None else str(Path(path).expanduser().absolute())
-
-
-def _run(study: Study, address: str | None, console: Console | None, searching: bool) -> None:
-    with ray_session(address):
-        placement = place(study.config.resources, embedded=address is None)
-        if address is not None:
-            _probe(study.path)
-        session = f"session {len(study.sessions):04d}"
-        facts = {"start": time.time(), "cores": placement.cores, "concurrent": placement.concurrent}
-        study.searched.set_user_attr(session, facts)
-        with _progress(study, console, searching) as progress:
-            tensorboard = TensorBoardLog(
-                study.path / folder.TENSORBOARD, study.config.space, progress.message if progress else _silent
-            )
-            recorder = Recorder(study, placement, searching, progress, tensorboard)
-            recorder.tidy()
-            recorder.show()
-            with _interrupts(recorder.interrupted):
-                try:
-                    _tune(study, placement, recorder)
-                except KeyboardInterrupt:
-                    raise SearchInterrupted(study.path) from None
-                finally:
-                    with suppress(OSError):
-                        study.searched.set_user_attr(session, {**facts, "end": time.time()})
-
-
-def _tune(study: Study, placement: Placement, recorder: Recorder) -> None:
-    from ray import tune
-
-    from bvae_tune.search.pruning import RecordScheduler
-    from bvae_tune.search.searcher import RecordSearcher, RunStopper
-    from bvae_tune.search.trainable import BetaVAETrainable
-
-    failure: BaseException | None = None
-    try:
-        # Not tune.Tuner: it pickles searcher and scheduler for a restore that never comes.
-        tune.run(
-            BetaVAETrainable,
-            name=folder.SCRATCH,
-            storage_path=str(study.path),
-            resources_per_trial={"cpu": placement.cpus, "gpu": placement.gpus},
-            search_alg=RecordSearcher(recorder),
-            scheduler=RecordScheduler(recorder),
-            stop=RunStopper(recorder),
-            num_samples=-1,
-            # Without a limiter Tune asks for one trial ahead, on stale data.
-            max_concurrent_trials=placement.concurrent,
-            max_failures=RETRIES,
-            reuse_actors=True,
-            raise_on_failed_trial=False,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-            verbose=0,
-        )
-    except Exception as error:
-        failure = error
-    failure = recorder.error or failure
-    if isinstance(failure, RunError):
-        raise failure
-    if failure is not None:
-        raise RunError(
-            f"the search stopped: {type(failure).__name__}: {failure}. What was recorded is safe; when the cause is "
-            f"gone, go on with: bvae-tune resume {study.path}"
-        ) from failure
-
-
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["task"].folder).replace("/", "-")
-
-
-def _probe(path: Path) -> None:
-    probe = path / f".probe-{uuid.uuid4().hex}"
-    probe.touch()
-    try:
-        probe_nodes(str(path), probe.name)
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(study: Study, console: Console | None, searching: bool) -> Iterator[Progress | None]:
-    if console is None:
-        yield None
-        return
-    steps = None if "training.steps" in study.config.space else study.config.training.steps
-    trials = study.trials_wanted if searching else 0
-    with Progress(console, study.name, trials, len(study.controls), steps) as progress:
-        yield progress
-
-
-@contextmanager
-def _interrupts(flag: threading.Event) -> Iterator[None]:
-    """Set `flag` at the first Ctrl-C or SIGTERM; a second one acts as it did before. In the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        flag.set()
-        restore()
-
-    for number in signals:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        restore()
-
-
-def _silent(text: str) -> None:
-    return None
 
 
 def _refuse_failure(study: Study) -> None:

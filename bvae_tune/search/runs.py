@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bvae_tune.errors import InputError
-from bvae_tune.search.folder import STUDY
+from bvae_tune.search.storage import STUDY
 
 if TYPE_CHECKING:
     from bvae_tune.search.study import Study, TrialRecord

@@ -13,10 +13,10 @@ from pyarrow import parquet
 from bvae_tune.errors import InputError
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.search import folder
-from bvae_tune.search.checkpoints import WEIGHTS, CheckpointFolder
 from bvae_tune.search.journal import open_record
 from bvae_tune.search.records import Kind, State, TrialRecord, TrialResult, read_trial
 from bvae_tune.search.sampling import trials_possible
+from bvae_tune.search.storage import WEIGHTS
 from bvae_tune.space import StudyConfig, configure, load_space, short_key
 from bvae_tune.training.config import TrainingConfig
 
@@ -139,6 +139,8 @@ class Study:
         Raises:
             InputError: they are not kept (only those of the `search.keep_models` best trials are).
         """
+        from bvae_tune.search.checkpoints import CheckpointFolder  # torch
+
         trial = folder.trial_folder(record.kind, record.number)
         try:
             return CheckpointFolder(str(self.path), trial).read(WEIGHTS).state

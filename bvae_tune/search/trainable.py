@@ -1,4 +1,7 @@
-"""A trial as Ray Tune sees it: a class trainable whose worker serves one trial after another."""
+"""A trial as Ray Tune sees it: a class trainable whose worker serves one trial after another.
+
+The driver imports this for its name only, so torch is imported where a worker first needs it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import errno
 import json
 import logging
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import torch
 from ray import tune
 
 from bvae_tune.errors import InputError, RunError
-from bvae_tune.search.trial_run import NodeError, TrialData, TrialRun
+from bvae_tune.search.task import TrialTask
+
+if TYPE_CHECKING:
+    from bvae_tune.search.trial_run import TrialData, TrialRun
 
 log = logging.getLogger(__name__)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -33,16 +38,23 @@ class BetaVAETrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Keep the task."""
-        self._data = TrialData()
-        self._run = TrialRun(config["task"], self._data)
+        self._task: TrialTask = config["task"]
+        self._data: TrialData | None = None
+        self._run: TrialRun | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Keep the next task; images and labels stay open."""
-        self._run = TrialRun(new_config["task"], self._data)
+        self._task, self._run = new_config["task"], None
         return True
 
     def step(self) -> dict[str, Any]:
         """One report: step, score, done, node and the `TrialResult` as JSON; or done with `reason` or `fatal`."""
+        import torch
+
+        from bvae_tune.search.trial_run import NodeError, TrialData, TrialRun
+
+        self._data = self._data or TrialData()
+        self._run = self._run or TrialRun(self._task, self._data)
         try:
             result, done = self._run.advance()
         except NodeError as error:
@@ -52,11 +64,11 @@ class BetaVAETrainable(tune.Trainable):
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
-            return {"done": True, "fatal": f"{self._run.task.study}: no space left ({error})"}
+            return {"done": True, "fatal": f"{self._task.study}: no space left ({error})"}
         except torch.AcceleratorError:
             raise
         except Exception as error:
-            log.error("%s failed:\n%s", self._run.task.folder, traceback.format_exc())
+            log.error("%s failed:\n%s", self._task.folder, traceback.format_exc())
             return {"done": True, "reason": f"{type(error).__name__}: {error}"}
         return {
             "step": result.step,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
 
 import torch
 
@@ -13,44 +12,11 @@ from bvae_tune.data.image_store import ImageStore
 from bvae_tune.data.sources import DatasetConfig, open_dataset
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.evaluation import encode_labelled, score
-from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
-from bvae_tune.models.config import ModelConfig
-from bvae_tune.search.checkpoints import CheckpointFolder, sees
-from bvae_tune.search.folder import STUDY
+from bvae_tune.search.checkpoints import CheckpointFolder
 from bvae_tune.search.records import TrialResult
+from bvae_tune.search.storage import STUDY, sees
+from bvae_tune.search.task import TrialTask, check_fingerprints
 from bvae_tune.training.bank import Bank
-from bvae_tune.training.config import TrainingConfig
-
-
-@dataclass(frozen=True)
-class TrialTask:
-    """All that a worker needs to run a trial anywhere.
-
-    Attributes:
-        study: the study's folder, absolute path or URI.
-        folder: the trial's checkpoints, relative to it.
-        model, training: of this trial.
-        seeds: one replica each.
-        evaluation_seed: of the pairs and classifiers.
-        dataset, labels: as in the study; `fingerprints` are those of the images and labels it was made with.
-        metric, protocol: of the study.
-        threads: CPU threads of the worker.
-        gpu: whether the trial was given one, or a share.
-    """
-
-    study: str
-    folder: str
-    model: ModelConfig
-    training: TrainingConfig
-    seeds: tuple[int, ...]
-    evaluation_seed: int
-    dataset: DatasetConfig
-    labels: LabelsConfig
-    fingerprints: tuple[str, str]
-    metric: MetricConfig
-    protocol: ProtocolConfig
-    threads: int = 1
-    gpu: bool = False
 
 
 class NotFiniteError(RunError):
@@ -82,17 +48,6 @@ class TrialData:
                 raise NodeError(f"{platform.node()}: {error}") from error
             self._opened = (task.dataset, task.labels, store, labels)
         return self._opened[2:]
-
-
-def check_fingerprints(store: ImageStore, labels: WeakLabels, expected: tuple[str, str]) -> None:
-    """Raises InputError where images or labels are not the ones of the study."""
-    found = (store.fingerprint, labels.fingerprint)
-    for what, mine, wanted in zip(("images", "labels"), found, expected, strict=True):
-        if mine != wanted:
-            raise InputError(
-                f"the {what} are not those that this study was made with ({mine[:12]}, not {wanted[:12]}); "
-                f"bring them back, or start a new study"
-            )
 
 
 class TrialRun:

@@ -14,7 +14,7 @@ import pytest
 
 from bvae_tune.data.factors import load_labels
 from bvae_tune.data.sources import import_arrays, open_dataset
-from bvae_tune.search.trial_run import TrialTask
+from bvae_tune.search.task import TrialTask
 from bvae_tune.space import StudyConfig, load_space
 
 SEED = 3

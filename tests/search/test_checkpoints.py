@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bvae_tune.search.checkpoints import WEIGHTS, CheckpointFolder, sees
+from bvae_tune.search.checkpoints import CheckpointFolder
 from bvae_tune.search.records import TrialRecord, TrialResult
+from bvae_tune.search.storage import WEIGHTS, sees
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from bvae_tune.errors import InputError
 from bvae_tune.search import folder
 from bvae_tune.search.journal import open_record
+from bvae_tune.search.storage import STUDY
 
 FACTS = {"seed": 0}
 
@@ -77,10 +78,10 @@ def test_default_names_carry_the_space_and_a_time() -> None:
 
 
 def test_a_newer_format_is_refused(study: Path) -> None:
-    facts = json.loads((study / folder.STUDY).read_text())
+    facts = json.loads((study / STUDY).read_text())
     facts["format"] += 1
     facts["versions"]["bvae-tune"] = "9.1"
-    (study / folder.STUDY).write_text(json.dumps(facts))
+    (study / STUDY).write_text(json.dumps(facts))
     with pytest.raises(InputError, match=r"newer than this bvae-tune knows.*upgrade bvae-tune.*9\.1"):
         folder.read_facts(study)
 
@@ -88,7 +89,7 @@ def test_a_newer_format_is_refused(study: Path) -> None:
 def test_what_is_no_study_is_named(study: Path) -> None:
     with pytest.raises(InputError, match="no study here"):
         folder.read_facts(study.parent)
-    (study / folder.STUDY).write_text("{")
+    (study / STUDY).write_text("{")
     with pytest.raises(InputError, match=r"study\.json: cannot be read"):
         folder.read_facts(study)
 

@@ -18,7 +18,8 @@ from bvae_tune.search import runner
 from bvae_tune.search.kept import evaluate, traverse
 from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.study import Study
-from bvae_tune.search.trial_run import TrialData, TrialRun, TrialTask
+from bvae_tune.search.task import TrialTask
+from bvae_tune.search.trial_run import TrialData, TrialRun
 from bvae_tune.space import load_space
 from bvae_tune.training.bank import Bank
 

@@ -21,9 +21,11 @@ from bvae_tune.data.sources import import_arrays, open_dataset
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.confirm import BASELINE, BEST, confirm, read_confirmation
-from bvae_tune.search.runner import RETRIES, resume, search
+from bvae_tune.search.runner import resume, search
 from bvae_tune.search.study import Study
-from bvae_tune.search.trial_run import TrialData, TrialRun, TrialTask
+from bvae_tune.search.task import TrialTask
+from bvae_tune.search.trial_run import TrialData, TrialRun
+from bvae_tune.search.tuning import RETRIES
 
 pytestmark = pytest.mark.usefixtures("embedded_ray")
 MakeSpace = Callable[..., dict[str, Any]]

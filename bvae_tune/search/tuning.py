@@ -1,0 +1,151 @@
+"""One run of Ray Tune over a study's record. Imported late: it brings Ray Tune with it, which takes seconds."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from bvae_tune.errors import RunError
+from bvae_tune.search import folder
+from bvae_tune.search.cluster import Placement, probe_nodes
+from bvae_tune.search.progress import Progress
+from bvae_tune.search.pruning import RecordScheduler
+from bvae_tune.search.recorder import Recorder
+from bvae_tune.search.searcher import RecordSearcher, RunStopper
+from bvae_tune.search.study import Study
+from bvae_tune.search.tensorboard import TensorBoardLog
+from bvae_tune.search.trainable import BetaVAETrainable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# A trial whose worker dies is tried again this often, each time from its last checkpoint.
+RETRIES = 2
+
+
+def run_trials(study: Study, placement: Placement, console: Console | None, searching: bool) -> None:
+    """Run what is unfinished and what is still to come, and note the run's start and end in the record.
+
+    Args:
+        study: opened by its driver, under the lock; Ray is up.
+        placement: what a trial gets, and how many run at once.
+        console: shows progress there.
+        searching: run searched trials too, not controls only.
+
+    Raises:
+        RunError: the run had to stop; what was recorded is safe.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, between two events.
+    """
+    session = f"session {len(study.sessions):04d}"
+    facts = {"start": time.time(), "cores": placement.cores, "concurrent": placement.concurrent}
+    study.searched.set_user_attr(session, facts)
+    with _progress(study, console, searching) as progress:
+        tensorboard = TensorBoardLog(
+            study.path / folder.TENSORBOARD, study.config.space, progress.message if progress else _silent
+        )
+        recorder = Recorder(study, placement, searching, progress, tensorboard)
+        recorder.tidy()
+        recorder.show()
+        with _interrupts(recorder.interrupted):
+            try:
+                _tune(study, placement, recorder)
+            finally:
+                with suppress(OSError):
+                    study.searched.set_user_attr(session, {**facts, "end": time.time()})
+
+
+def probe(path: Path) -> None:
+    """Let every node of the cluster show that it sees the study's folder; raises InputError where one does not."""
+    file = path / f".probe-{uuid.uuid4().hex}"
+    file.touch()
+    try:
+        probe_nodes(str(path), file.name)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _tune(study: Study, placement: Placement, recorder: Recorder) -> None:
+    failure: BaseException | None = None
+    try:
+        # Not tune.Tuner: it pickles searcher and scheduler for a restore that never comes.
+        tune.run(
+            BetaVAETrainable,
+            name=folder.SCRATCH,
+            storage_path=str(study.path),
+            resources_per_trial={"cpu": placement.cpus, "gpu": placement.gpus},
+            search_alg=RecordSearcher(recorder),
+            scheduler=RecordScheduler(recorder),
+            stop=RunStopper(recorder),
+            num_samples=-1,
+            # Without a limiter Tune asks for one trial ahead, on stale data.
+            max_concurrent_trials=placement.concurrent,
+            max_failures=RETRIES,
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            verbose=0,
+        )
+    except Exception as error:
+        failure = error
+    failure = recorder.error or failure
+    if isinstance(failure, RunError):
+        raise failure
+    if failure is not None:
+        raise RunError(
+            f"the search stopped: {type(failure).__name__}: {failure}. What was recorded is safe; when the cause is "
+            f"gone, go on with: bvae-tune resume {study.path}"
+        ) from failure
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["task"].folder).replace("/", "-")
+
+
+@contextmanager
+def _progress(study: Study, console: Console | None, searching: bool) -> Iterator[Progress | None]:
+    if console is None:
+        yield None
+        return
+    steps = None if "training.steps" in study.config.space else study.config.training.steps
+    trials = study.trials_wanted if searching else 0
+    with Progress(console, study.name, trials, len(study.controls), steps) as progress:
+        yield progress
+
+
+@contextmanager
+def _interrupts(flag: threading.Event) -> Iterator[None]:
+    """Set `flag` at the first Ctrl-C or SIGTERM; a second one acts as it did before. In the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        flag.set()
+        restore()
+
+    for number in signals:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _silent(text: str) -> None:
+    return None

@@ -1,0 +1,112 @@
+"""What stops a whole command from outside: a full disk, Ctrl-C, a second driver."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bvae_tune.errors import InputError
+from bvae_tune.search.runner import resume
+from bvae_tune.search.study import Study
+
+MakeSpace = Callable[..., dict[str, Any]]
+
+# A file system of two megabytes in a mount namespace of its own; $1 is where, the rest the command.
+SMALL_DISK = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+MOUNT = 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'
+
+FULL_DISK = """
+import shutil, sys
+from pathlib import Path
+from bvae_tune.errors import RunError
+from bvae_tune.search.runner import resume, search
+from bvae_tune.search.study import Study
+
+disk = Path(sys.argv[1])
+ballast = disk / "ballast"
+ballast.write_bytes(bytes(shutil.disk_usage(disk).free - int(sys.argv[3])))
+try:
+    search(sys.argv[2], name="study", storage=disk)
+except RunError as error:
+    print("refused:", error)
+ballast.unlink()
+before = [trial for trial in Study.open(disk / "study").trials if trial.state == "complete"]
+study = resume(disk / "study")
+assert study.trials[: len(before)] == before
+print("resumed:", [trial.state for trial in study.trials], [record.state for record in study.controls])
+"""
+
+SEARCH = """
+import sys
+from bvae_tune.search.runner import SearchInterrupted, search
+
+try:
+    search(sys.argv[1], name="study", storage=sys.argv[2])
+except SearchInterrupted as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def space_file(make_space: MakeSpace, tmp_path: Path) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(make_space(search={"trials": 3}, training={"steps": 600, "report_every": 20})))
+    return path
+
+
+@pytest.mark.parametrize("room", [100_000, 250_000])
+def test_a_full_disk_ends_the_search_and_loses_nothing(space_file: Path, tmp_path: Path, room: int) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run([*SMALL_DISK, MOUNT, str(disk), "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a file system of his own")
+    command = [*SMALL_DISK, MOUNT, str(disk), sys.executable, "-c", FULL_DISK, str(disk), str(space_file), str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    refused, resumed = done.stdout.splitlines()
+    assert refused.startswith("refused: ")
+    assert "No space left on device" in refused
+    assert resumed == f"resumed: {['complete'] * 3} {['complete'] * 2}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("embedded_ray")
+def test_an_interrupt_stops_cleanly_and_names_the_way_on(
+    space_file: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    path = tmp_path / "study"
+    command = subprocess.Popen(
+        [sys.executable, "-c", SEARCH, str(space_file), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    journal = path / "optuna.journal"
+    while not (journal.exists() and journal.read_bytes().count(b"intermediate_value") > 40):
+        assert command.poll() is None
+        time.sleep(0.02)
+    with pytest.raises(InputError, match=f"process {command.pid} of .* drives this study"):
+        resume(path)
+    command.send_signal(number)
+    sent = time.monotonic()
+    told, _ = command.communicate(timeout=60)
+    assert time.monotonic() - sent < 30
+    assert told == f"interrupted; go on with: bvae-tune resume {path}\n"
+    assert command.returncode == 0
+
+    study = Study.open(path)
+    assert study.driver is None
+    assert all("end" in session for session in study.sessions)
+    unfinished = [record for record in (*study.controls, *study.trials) if record.state == "running"]
+    assert len(unfinished) == 1
+    assert (path / "results.parquet").exists()
+    if number == signal.SIGINT:
+        finished = resume(path)
+        assert [trial.state for trial in finished.trials] == ["complete"] * 3
+        assert [record.state for record in finished.controls] == ["complete"] * 2
+        assert len(finished.sessions) == 2
