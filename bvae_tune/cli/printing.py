@@ -30,8 +30,8 @@ def print_json(data: Any) -> None:
 
 
 def output_file(path: Path, option: str) -> Path:
-    """The path, if a file can be written there; InputError if not."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    """The path, if a plain file can be written there (over one that stands there); InputError if not."""
+    if (path.exists() and not path.is_file()) or not path.absolute().parent.is_dir():
         raise InputError(f"{option} {path}: give a file in a folder that exists")
     return path
 

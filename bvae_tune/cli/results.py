@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +72,12 @@ def trials(
     if parquet is not None:
         from pyarrow.parquet import write_table
 
-        write_table(study.table(), output_file(parquet, "--parquet"))
+        from bvae_tune.search.folder import write_atomically
+
+        # Not straight to the path: where that fails, pyarrow deletes what stood there before.
+        buffer = io.BytesIO()
+        write_table(study.table(), buffer)
+        write_atomically(output_file(parquet, "--parquet"), buffer.getvalue())
     if as_json:
         print_json(study.rows())
     elif parquet is None:

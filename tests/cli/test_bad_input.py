@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,17 @@ def test_options_on_a_study_are_checked(
     outcome = invoke(command, study, *options)
     assert outcome.returncode == 2
     assert expected in outcome.stderr
+
+
+def test_results_go_to_plain_files_only(
+    invoke: Callable[..., CompletedProcess[str]], study: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for command, option in (("trials", "--parquet"), ("traverse", "--output")):
+        outcome = invoke(command, study, option, tmp_path / "pipe")
+        assert outcome.returncode == 2
+        assert "give a file" in outcome.stderr
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import typer
+from typer.testing import CliRunner
+
+from bvae_tune.cli.main import Commands
 from bvae_tune.search.study import Study
 
 
@@ -32,6 +36,24 @@ def test_a_run_of_which_nothing_came_is_1(
     assert record.state == "failed"
     assert record.reason is not None
     assert "learning rate" in record.reason
+
+
+def test_a_full_disk_is_1() -> None:
+    program = typer.Typer(cls=Commands)
+
+    @program.command()
+    def write() -> None:
+        Path("/dev/full").write_text("results")  # takes nothing, as a full disk
+
+    @program.command()
+    def other() -> None:
+        Path("/dev/full/no/folder").touch()
+
+    runner = CliRunner()
+    outcome = runner.invoke(program, ["write"])
+    assert outcome.exit_code == 1
+    assert "No space left on device; free some space" in outcome.stderr
+    assert isinstance(runner.invoke(program, ["other"]).exception, NotADirectoryError)
 
 
 def test_ctrl_c_is_130_and_the_study_goes_on(

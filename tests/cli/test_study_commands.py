@@ -108,12 +108,6 @@ def test_what_was_not_kept_cannot_be_looked_at(copied: Path, invoke: Callable[..
         assert "search.keep_models is 3" in outcome.stderr
 
 
-def test_a_full_disk_is_no_fault_of_the_input(study: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
-    outcome = invoke("trials", study, "--parquet", "/dev/full")
-    assert outcome.returncode == 1
-    assert "No space left on device" in outcome.stderr
-
-
 def test_a_study_of_a_newer_format_is_left_alone(copied: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
     facts = json.loads((copied / "study.json").read_text())
     (copied / "study.json").write_text(json.dumps({**facts, "format": facts["format"] + 1}))
