@@ -1,14 +1,15 @@
-"""Replica-batched layers: every tensor has a leading replica axis R, and replica r meets parameters r only.
+"""Replica-batched layers, forward and backward: every tensor has a replica axis R, and replica r meets its parameters.
 
-The axis is the contract; how a layer runs (one product, a batched product, grouped convolutions) is private to this
-file and chosen by measurement.
+The axis is the contract; how a layer runs is private to this file and chosen by measurement. The backward passes are
+written out, because a step of a small network spends as long in automatic differentiation as in its products.
+Parameters come in the precision of the images; gradients to them go out in it, but those to biases are float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 import numpy as np
 import torch
@@ -69,126 +70,136 @@ def initialise(specs: dict[str, ParameterSpec], seeds: Sequence[int]) -> dict[st
     return parameters
 
 
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor) -> Tensor:
-        weight_ROI = weight_ROI.to(inputs_RBI.dtype)
-        ctx.save_for_backward(inputs_RBI, weight_ROI)
-        return torch.baddbmm(bias_RO[:, None].to(inputs_RBI.dtype), inputs_RBI, weight_ROI.mT)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        (gradient_RBO,) = gradients
-        inputs_RBI, weight_ROI = ctx.saved_tensors
-        to_inputs = gradient_RBO @ weight_ROI if ctx.needs_input_grad[0] else None
-        return to_inputs, (gradient_RBO.mT @ inputs_RBI).float(), gradient_RBO.sum(1, dtype=torch.float32)
+def arranged(values: Tensor) -> Tensor:
+    """A parameter in the memory layout that its layer wants: kernels (R, O, C, 4, 4) with the channels C last."""
+    if values.dim() < 5:
+        return values.contiguous()
+    return values.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
 def linear(inputs_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor) -> Tensor:
-    """Fully connected layer, (R, B, I) -> (R, B, O), in the precision of the inputs; float32 parameters."""
-    result: Tensor = _Linear.apply(inputs_RBI, weight_ROI, bias_RO)  # type: ignore[no-untyped-call]
-    return result
+    """Fully connected layer, (R, B, I) -> (R, B, O)."""
+    return torch.baddbmm(bias_RO[:, None], inputs_RBI, weight_ROI.mT)
 
 
-# Convolutions keep the replicas side by side as channels, (B, R*C, H, W), channels last: that is a grouped convolution,
-# and on a CPU half the time of the usual layout.
+def linear_backward(
+    gradient_RBO: Tensor, inputs_RBI: Tensor, weight_ROI: Tensor, to_inputs: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Gradients to the inputs (where wanted), the weight and the bias."""
+    return (
+        gradient_RBO @ weight_ROI if to_inputs else None,
+        gradient_RBO.mT @ inputs_RBI,
+        gradient_RBO.sum(1, dtype=torch.float32),
+    )
+
+
+# Convolutions keep the replicas side by side as channels, (B, R*C, H, W), channels last in memory: that is a grouped
+# convolution, and on a CPU half the time of the usual layout.
 
 
 def to_grouped(images_RBD: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """(R, B, C*H*W) -> (B, R*C, H, W), channels last, for C, H, W = `shape`."""
     R, B = images_RBD.shape[:2]
-    grouped = images_RBD.reshape(R, B, *shape).transpose(0, 1).reshape(B, R * shape[0], *shape[1:])
-    return grouped.contiguous(memory_format=torch.channels_last)
+    C, H, W = shape
+    return images_RBD.reshape(R, B, C, H, W).permute(1, 3, 4, 0, 2).reshape(B, H, W, R * C).permute(0, 3, 1, 2)
 
 
-def from_grouped(images: Tensor, replicas: int) -> Tensor:
-    """(B, R*C, H, W) -> (R, B, C*H*W)."""
-    return images.reshape(len(images), replicas, -1).transpose(0, 1)
-
-
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight_ROCkk: Tensor, bias_RO: Tensor) -> Tensor:
-        weight = _kernel(weight_ROCkk, images)
-        ctx.save_for_backward(images, weight)
-        ctx.groups = len(weight_ROCkk)
-        return _halved(images, weight, bias_RO.flatten().to(images.dtype), ctx.groups)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        (gradient,) = gradients
-        images, weight = ctx.saved_tensors
-        to_images = _doubled(gradient, weight, None, ctx.groups) if ctx.needs_input_grad[0] else None
-        return to_images, _to_weight(images, gradient, weight, ctx.groups), _to_bias(gradient, ctx.groups)
-
-
-class _Deconvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight_RCOkk: Tensor, bias_RO: Tensor) -> Tensor:
-        weight = _kernel(weight_RCOkk, images)
-        ctx.save_for_backward(images, weight)
-        ctx.groups = len(weight_RCOkk)
-        return _doubled(images, weight, bias_RO.to(images.dtype), ctx.groups)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (gradient,) = gradients
-        images, weight = ctx.saved_tensors
-        to_images = _halved(gradient, weight, None, ctx.groups)
-        return to_images, _to_weight(gradient, images, weight, ctx.groups), _to_bias(gradient, ctx.groups)
+def from_grouped(images: Tensor, channels: int) -> Tensor:
+    """(B, R*C, H, W) -> (R, B, C*H*W), for C = `channels`."""
+    return images.reshape(images.shape[0], images.shape[1] // channels, -1).transpose(0, 1)
 
 
 def convolution(images: Tensor, weight_ROCkk: Tensor, bias_RO: Tensor) -> Tensor:
-    """4x4 convolution of stride 2, padding 1: (B, R*C, H, W) -> (B, R*O, H/2, W/2), in the precision of the images."""
-    result: Tensor = _Convolution.apply(images, weight_ROCkk, bias_RO)  # type: ignore[no-untyped-call]
-    return result
+    """4x4 convolution of stride 2, padding 1: (B, R*C, H, W) -> (B, R*O, H/2, W/2)."""
+    return _halved(images, weight_ROCkk, bias_RO)
+
+
+def convolution_backward(
+    gradient: Tensor, images: Tensor, weight_ROCkk: Tensor, to_images: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Gradients to the images (where wanted), the weight and the bias."""
+    return (
+        _doubled(gradient, weight_ROCkk, None) if to_images else None,
+        _to_weight(images, gradient, weight_ROCkk),
+        _to_bias(gradient, weight_ROCkk.shape[0]),
+    )
 
 
 def deconvolution(images: Tensor, weight_RCOkk: Tensor, bias_RO: Tensor) -> Tensor:
-    """The transpose of `convolution`: (B, R*C, H, W) -> (B, R*O, 2H, 2W), in the precision of the images."""
-    result: Tensor = _Deconvolution.apply(images, weight_RCOkk, bias_RO)  # type: ignore[no-untyped-call]
-    return result
+    """The transpose of `convolution`: (B, R*C, H, W) -> (B, R*O, 2H, 2W)."""
+    return _doubled(images, weight_RCOkk, bias_RO)
 
 
-def _halved(images: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    return functional.conv2d(images, weight, bias, _STRIDE, _PADDING, groups=groups)
+def deconvolution_backward(
+    gradient: Tensor, images: Tensor, weight_RCOkk: Tensor, to_images: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Gradients to the images (where wanted), the weight and the bias."""
+    return (
+        _halved(gradient, weight_RCOkk, None) if to_images else None,
+        _to_weight(gradient, images, weight_RCOkk),
+        _to_bias(gradient, weight_RCOkk.shape[0]),
+    )
 
 
-def _doubled(images: Tensor, weight: Tensor, bias_RO: Tensor | None, groups: int) -> Tensor:
+def _halved(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
+    bias = None if bias_RO is None else bias_RO.flatten()
+    return functional.conv2d(images, _kernels(weight), bias, _STRIDE, _PADDING, groups=weight.shape[0])
+
+
+def _doubled(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
     """The transposed convolution. For few output channels PyTorch's own is two to four times slower than this.
 
     The pixels of even and odd rows and columns (four phases) are each a 2x2 convolution of the images, and all four
     together one with four times the channels.
     """
-    B, channels, H, W = images.shape
-    outputs = weight.shape[1]
+    R, C, outputs = weight.shape[:3]
     if outputs > _FEW_CHANNELS:
         bias = None if bias_RO is None else bias_RO.flatten()
-        return functional.conv_transpose2d(images, weight, bias, _STRIDE, _PADDING, groups=groups)
-    # Kernel row k = 2 (1 - t) + p is tap t of phase p.
-    taps = weight.reshape(groups, channels // groups, outputs, 2, 2, 2, 2).flip(3, 5).permute(0, 4, 6, 2, 1, 3, 5)
-    taps = taps.reshape(-1, channels // groups, 2, 2).contiguous(memory_format=torch.channels_last)
-    bias = None if bias_RO is None else bias_RO[:, None].expand(-1, 4, -1).flatten()
-    phases = functional.conv2d(images, taps, bias, padding=1, groups=groups).permute(0, 2, 3, 1)
-    woven = phases.reshape(B, H + 1, W + 1, groups, 2, 2, outputs).permute(0, 1, 4, 2, 5, 3, 6)
-    return woven.reshape(B, 2 * H + 2, 2 * W + 2, groups * outputs)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+        return functional.conv_transpose2d(images, _kernels(weight), bias, _STRIDE, _PADDING, groups=R)
+    B, _, H, W = images.shape
+    taps = weight.permute(0, 1, 3, 4, 2).reshape(R, -1).index_select(1, _phase_taps(C, outputs, weight.device))
+    taps = taps.view(R * 4 * outputs, 2, 2, C).permute(0, 3, 1, 2)
+    bias = None if bias_RO is None else bias_RO.repeat(1, 4).flatten()
+    phases = functional.conv2d(images, taps, bias, padding=1, groups=R).permute(0, 2, 3, 1)
+    woven = phases.reshape(B, H + 1, W + 1, R, 2, 2, outputs).permute(0, 1, 4, 2, 5, 3, 6)
+    return woven.reshape(B, 2 * H + 2, 2 * W + 2, R * outputs)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
 
 
-def _to_weight(images: Tensor, halved: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Gradient to the kernels between `images` and `halved`, whichever of the two came in: (R, O, C, 4, 4), float32."""
+@cache
+def _phase_taps(channels: int, outputs: int, device: torch.device) -> Tensor:
+    """Where the taps of the phases' 2x2 kernels (2, 2, O, 2, 2, C) lie in a kernel (C, 4, 4, O), flattened.
+
+    Row k = 2 (1 - t) + p of the kernel is tap t of phase p, and its columns likewise.
+    """
+    places = torch.arange(channels * 16 * outputs, device=device).view(channels, 2, 2, 2, 2, outputs)
+    return places.flip(1, 3).permute(2, 4, 5, 1, 3, 0).flatten()
+
+
+def _to_weight(images: Tensor, halved: Tensor, weight: Tensor) -> Tensor:
+    """Gradient to the kernels between `images` and `halved`, whichever of the two came in."""
     # torch.nn.grad.conv2d_weight is this call without the weight, from which it would take the layout.
     gradient: Tensor = torch.ops.aten.convolution_backward(
-        halved, images, weight, None, _STRIDE, _PADDING, (1, 1), False, (0, 0), groups, (False, True, False)
+        halved,
+        images,
+        _kernels(weight),
+        None,
+        _STRIDE,
+        _PADDING,
+        (1, 1),
+        False,
+        (0, 0),
+        weight.shape[0],
+        (False, True, False),
     )[1]
-    return gradient.float().view(groups, -1, *weight.shape[1:])
+    return gradient.view(weight.shape)
 
 
-def _to_bias(gradient: Tensor, groups: int) -> Tensor:
-    return gradient.sum((0, 2, 3), dtype=torch.float32).view(groups, -1)
-
-
-def _kernel(weight: Tensor, images: Tensor) -> Tensor:
-    """Kernels (R, O, C, 4, 4) as (R*O, C, 4, 4), channels last, in the precision of the images."""
-    weight = weight.flatten(0, 1).to(images.dtype).contiguous(memory_format=torch.channels_last)
+def _kernels(weight: Tensor) -> Tensor:
+    """Kernels (R, O, C, 4, 4) as (R*O, C, 4, 4)."""
+    kernels = weight.flatten(0, 1)
     # With one channel both layouts fit, and strides that do not say which cost the whole convolution its speed.
-    return weight if weight.shape[1] > 1 else weight.as_strided(weight.shape, (16, 1, 4, 1))
+    return kernels if kernels.shape[1] > 1 else kernels.as_strided(kernels.shape, (16, 1, 4, 1))
+
+
+def _to_bias(gradient: Tensor, replicas: int) -> Tensor:
+    return gradient.sum((0, 2, 3), dtype=torch.float32).view(replicas, -1)

@@ -9,26 +9,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bvae_tune.errors import InputError
 from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of, check_image_size
-from bvae_tune.models.layers import (
-    ParameterSpec,
-    convolution,
-    convolution_specs,
-    deconvolution,
-    deconvolution_specs,
-    from_grouped,
-    initialise,
-    linear,
-    linear_specs,
-    to_grouped,
-)
+from bvae_tune.models.layers import ParameterSpec, arranged, initialise
+from bvae_tune.models.stack import Affine, Layer, Parameters, Reshape, Stack
 
 __all__ = ["Codes", "Decoder", "Encoder", "ModelConfig", "Network", "beta_norm_of", "beta_of", "build_network"]
-
-Parameters = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,84 +42,22 @@ class Decoder(Protocol):
         ...
 
 
-class Network(Protocol):
-    """An architecture for one image shape: which parameters it has, and what it computes with them. Holds none."""
+@dataclass(frozen=True)
+class Network:
+    """An architecture for one image shape: what it computes with parameters, none of which it holds.
 
-    specs: dict[str, ParameterSpec]
+    Attributes:
+        encoder: images (R, B, D) -> posterior mean and log variance side by side, (R, B, 2M).
+        decoder: codes (R, B, M) -> (R, B, D): logits (Bernoulli) or means (Gaussian).
+    """
 
-    def encode(self, parameters: Parameters, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (R, B, D) -> posterior mean and log variance, (R, B, M) each."""
-        ...
+    encoder: Stack
+    decoder: Stack
 
-    def decode(self, parameters: Parameters, codes: Tensor) -> Tensor:
-        """Codes (R, B, M) -> (R, B, D): logits (Bernoulli) or means (Gaussian)."""
-        ...
-
-
-class FullyConnected:
-    """Table 1, 2D shapes: D-1200-1200-2M with ReLU, M-1200-1200-1200-D with tanh."""
-
-    def __init__(self, widths: Sequence[int], latent_size: int, dimensions: int) -> None:
-        encoder = [dimensions, *widths, 2 * latent_size]
-        decoder = [latent_size, *reversed(widths), widths[0], dimensions]
-        self.specs: dict[str, ParameterSpec] = {}
-        for side, sizes in (("encoder", encoder), ("decoder", decoder)):
-            for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
-                self.specs |= linear_specs(f"{side}.{layer}", inputs, outputs)
-        self._encoder_layers, self._decoder_layers = len(encoder) - 1, len(decoder) - 1
-
-    def encode(self, parameters: Parameters, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (R, B, D) -> mean and log variance (R, B, M)."""
-        hidden = images
-        for layer in range(self._encoder_layers - 1):
-            hidden = functional.relu(_linear(parameters, f"encoder.{layer}", hidden), inplace=True)
-        mean, logvar = _linear(parameters, f"encoder.{self._encoder_layers - 1}", hidden).float().chunk(2, dim=-1)
-        return mean, logvar
-
-    def decode(self, parameters: Parameters, codes: Tensor) -> Tensor:
-        """Codes (R, B, M) -> logits or means (R, B, D)."""
-        hidden = codes
-        for layer in range(self._decoder_layers - 1):
-            hidden = torch.tanh(_linear(parameters, f"decoder.{layer}", hidden))
-        return _linear(parameters, f"decoder.{self._decoder_layers - 1}", hidden)
-
-
-class Convolutional:
-    """Table 1, chairs, celebA and 3D faces: four 4x4 convolutions of stride 2, one hidden layer, and their reverse."""
-
-    def __init__(self, widths: Sequence[int], latent_size: int, channels: int) -> None:
-        *counts, hidden = widths
-        self._shape, self._last = (channels, 64, 64), (counts[-1], 4, 4)
-        flat = counts[-1] * 16
-        self.specs: dict[str, ParameterSpec] = {}
-        for layer, (inputs, outputs) in enumerate(pairwise([channels, *counts])):
-            self.specs |= convolution_specs(f"encoder.{layer}", inputs, outputs)
-        self.specs |= linear_specs("encoder.4", flat, hidden) | linear_specs("encoder.5", hidden, 2 * latent_size)
-        self.specs |= linear_specs("decoder.0", latent_size, hidden) | linear_specs("decoder.1", hidden, flat)
-        upward = [*reversed(counts), channels]
-        for layer, (inputs, outputs) in enumerate(pairwise(upward)):
-            self.specs |= deconvolution_specs(f"decoder.{layer + 2}", inputs, outputs)
-
-    def encode(self, parameters: Parameters, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (R, B, D) -> mean and log variance (R, B, M)."""
-        hidden = to_grouped(images, self._shape)
-        for layer in range(4):
-            weight, bias = parameters[f"encoder.{layer}.weight"], parameters[f"encoder.{layer}.bias"]
-            hidden = functional.relu(convolution(hidden, weight, bias), inplace=True)
-        hidden = functional.relu(_linear(parameters, "encoder.4", from_grouped(hidden, len(images))), inplace=True)
-        mean, logvar = _linear(parameters, "encoder.5", hidden).float().chunk(2, dim=-1)
-        return mean, logvar
-
-    def decode(self, parameters: Parameters, codes: Tensor) -> Tensor:
-        """Codes (R, B, M) -> logits or means (R, B, D)."""
-        hidden = functional.relu(_linear(parameters, "decoder.0", codes), inplace=True)
-        hidden = functional.relu(_linear(parameters, "decoder.1", hidden), inplace=True)
-        hidden = to_grouped(hidden, self._last)
-        for layer in range(2, 5):
-            weight, bias = parameters[f"decoder.{layer}.weight"], parameters[f"decoder.{layer}.bias"]
-            hidden = functional.relu(deconvolution(hidden, weight, bias))
-        hidden = deconvolution(hidden, parameters["decoder.5.weight"], parameters["decoder.5.bias"])
-        return from_grouped(hidden, len(codes))
+    @property
+    def specs(self) -> dict[str, ParameterSpec]:
+        """All parameters, in order."""
+        return self.encoder.specs | self.decoder.specs
 
 
 def build_network(model: ModelConfig, channels: int, height: int, width: int) -> Network:
@@ -143,12 +68,44 @@ def build_network(model: ModelConfig, channels: int, height: int, width: int) ->
     """
     check_image_size(model, height, width)
     if model.architecture == "fc":
-        return FullyConnected(model.layer_widths, model.latent_size, channels * height * width)
-    return Convolutional(model.layer_widths, model.latent_size, channels)
+        return _fully_connected(model.layer_widths, model.latent_size, channels * height * width)
+    return _convolutional(model.layer_widths, model.latent_size, channels)
 
 
-def _linear(parameters: Parameters, name: str, inputs: Tensor) -> Tensor:
-    return linear(inputs, parameters[f"{name}.weight"], parameters[f"{name}.bias"])
+def _fully_connected(widths: Sequence[int], latent_size: int, dimensions: int) -> Network:
+    """Table 1, 2D shapes: D-1200-1200-2M with ReLU, M-1200-1200-1200-D with tanh."""
+    up = [dimensions, *widths]
+    encoder = [Affine("linear", f"encoder.{i}", *sizes, "relu") for i, sizes in enumerate(pairwise(up))]
+    encoder.append(Affine("linear", f"encoder.{len(encoder)}", up[-1], 2 * latent_size, None))
+    down = [latent_size, *reversed(widths), widths[0]]
+    decoder = [Affine("linear", f"decoder.{i}", *sizes, "tanh") for i, sizes in enumerate(pairwise(down))]
+    decoder.append(Affine("linear", f"decoder.{len(decoder)}", down[-1], dimensions, None))
+    return Network(Stack(encoder), Stack(decoder))
+
+
+def _convolutional(widths: Sequence[int], latent_size: int, channels: int) -> Network:
+    """Table 1, chairs, celebA and 3D faces: four 4x4 convolutions of stride 2, one hidden layer, and their reverse."""
+    *counts, hidden = widths
+    images, smallest = (channels, 64, 64), (counts[-1], 4, 4)
+    flat = counts[-1] * 16
+    up = list(pairwise([channels, *counts]))
+    encoder: list[Layer] = [
+        Reshape("images", images),
+        *(Affine("convolution", f"encoder.{i}", *sizes, "relu") for i, sizes in enumerate(up)),
+        Reshape("vectors", smallest),
+        Affine("linear", "encoder.4", flat, hidden, "relu"),
+        Affine("linear", "encoder.5", hidden, 2 * latent_size, None),
+    ]
+    *down, last = pairwise([*reversed(counts), channels])
+    decoder: list[Layer] = [
+        Affine("linear", "decoder.0", latent_size, hidden, "relu"),
+        Affine("linear", "decoder.1", hidden, flat, "relu"),
+        Reshape("images", smallest),
+        *(Affine("deconvolution", f"decoder.{i}", *sizes, "relu") for i, sizes in enumerate(down, start=2)),
+        Affine("deconvolution", "decoder.5", *last, None),
+        Reshape("vectors", images),
+    ]
+    return Network(Stack(encoder), Stack(decoder))
 
 
 @dataclass(frozen=True)
@@ -177,13 +134,14 @@ class TrainedModel:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Codes:
         """Images (R or 1, n, D) in [0, 1] -> codes (R, n, M), on the parameters' device."""
-        pairs = [self.network.encode(self._replica(r), images[r % len(images)][None]) for r in range(self.replicas)]
-        return Codes(torch.cat([mean for mean, _ in pairs]), torch.cat([logvar for _, logvar in pairs]))
+        both = [self.network.encoder.run(self._replica(r), images[r % len(images)][None]) for r in range(self.replicas)]
+        mean, logvar = torch.cat(both).chunk(2, dim=-1)
+        return Codes(mean, logvar)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (R, n, M) -> images (R, n, D) in [0, 1]: probabilities, or means cut to that range."""
-        outputs = torch.cat([self.network.decode(self._replica(r), codes[r][None]) for r in range(self.replicas)])
+        outputs = torch.cat([self.network.decoder.run(self._replica(r), codes[r][None]) for r in range(self.replicas)])
         return outputs.sigmoid() if self.model.likelihood == "bernoulli" else outputs.clamp(0, 1)
 
     def _replica(self, replica: int) -> Parameters:
@@ -200,7 +158,7 @@ def load_model(
     """
     network = build_network(model, channels, height, width)
     check_parameters(network.specs, weights)
-    return TrainedModel(model, network, {name: weights[name].to(device) for name in network.specs})
+    return TrainedModel(model, network, {name: arranged(weights[name].to(device)) for name in network.specs})
 
 
 def check_parameters(specs: Mapping[str, ParameterSpec], weights: Mapping[str, Tensor]) -> None:
@@ -222,4 +180,4 @@ def check_parameters(specs: Mapping[str, ParameterSpec], weights: Mapping[str, T
 
 def initial_parameters(network: Network, seeds: Sequence[int], device: str = "cpu") -> dict[str, Tensor]:
     """First parameters of one replica per seed, name -> (R, ...) float32."""
-    return {name: values.to(device) for name, values in initialise(network.specs, seeds).items()}
+    return {name: arranged(values.to(device)) for name, values in initialise(network.specs, seeds).items()}

@@ -155,7 +155,10 @@ class Bank:
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters only, name -> (R, ...) float32, copies on the host; `load_model` takes them."""
-        return {name: values.to("cpu", copy=True) for name, values in self._learner.model.parameters.items()}
+        return {
+            name: values.to("cpu", memory_format=torch.contiguous_format, copy=True)
+            for name, values in self._learner.model.parameters.items()
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, optimiser state and step, flat, copies on the host."""

@@ -24,7 +24,7 @@ class Optimizer(Protocol):
     """Updates parameters in place."""
 
     def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
-        """One update; gradients in the order of the parameters, `step` 0 for the first."""
+        """One update; gradients of any precision in the order of the parameters, `step` 0 for the first."""
         ...
 
 
@@ -36,6 +36,16 @@ class _Elementwise:
         self._slots = {slot: list(held.values()) for slot, held in slots.items()}
         self._counter = torch.zeros(len(parameters), device=self._parameters[0].device)
 
+    def _aligned(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients in float32, each lying in memory as its parameter does.
+
+        The fused updates walk raw memory and do not look at strides.
+        """
+        return [
+            gradient.float() if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+            for gradient, parameter in zip(gradients, self._parameters, strict=True)
+        ]
+
     def _counters(self, step: int) -> list[Tensor]:
         return list(self._counter.fill_(step).unbind())
 
@@ -45,10 +55,10 @@ class Adagrad(_Elementwise):
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
-        """One update; gradients in the order of the parameters, `step` 0 for the first."""
+        """One update; gradients of any precision in the order of the parameters, `step` 0 for the first."""
         adagrad(
             self._parameters,
-            _aligned(gradients),
+            self._aligned(gradients),
             self._slots["sum"],
             self._counters(step),
             fused=True,
@@ -65,10 +75,10 @@ class Adam(_Elementwise):
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
-        """One update; gradients in the order of the parameters, `step` 0 for the first."""
+        """One update; gradients of any precision in the order of the parameters, `step` 0 for the first."""
         adam(
             self._parameters,
-            _aligned(gradients),
+            self._aligned(gradients),
             self._slots["mean"],
             self._slots["square"],
             [],
@@ -93,8 +103,3 @@ def initial_slots(training: TrainingConfig, parameters: Mapping[str, Tensor]) ->
 def build_optimizer(training: TrainingConfig, parameters: Mapping[str, Tensor], slots: Slots) -> Optimizer:
     """The optimiser of `training` over these parameters and this state, both of which it updates in place."""
     return Adagrad(parameters, slots) if training.optimizer == "adagrad" else Adam(parameters, slots)
-
-
-def _aligned(gradients: Sequence[Tensor]) -> list[Tensor]:
-    # The fused updates walk raw memory and do not look at strides.
-    return [values.contiguous() for values in gradients]

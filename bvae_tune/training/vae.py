@@ -63,7 +63,7 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """Replicas computed at once: views of their parameters, to differentiate by, and of their optimiser's state."""
+    """Replicas computed at once: views of their parameters and of their optimiser's state."""
 
     replicas: slice
     parameters: dict[str, Tensor]
@@ -108,13 +108,13 @@ class BetaVAE:
         self._seeds = tuple(seeds)
         self._parameters = initial_parameters(self._network, seeds, self._device)
         self._slots = initial_slots(self._training, self._parameters)
-        self._turns = self._turns_from(0)
+        self.turns = self._turns_from(0)
 
     def _turns_from(self, first: int) -> list[Turn]:
         turns = []
         for start in range(first, len(self._seeds), self.together):
             some = slice(start, start + self.together)
-            parameters = {name: values[some].requires_grad_() for name, values in self._parameters.items()}
+            parameters = {name: values[some] for name, values in self._parameters.items()}
             slots = {slot: {name: values[some] for name, values in held.items()} for slot, held in self._slots.items()}
             turns.append(Turn(some, parameters, build_optimizer(self._training, parameters, slots)))
         return turns
@@ -131,47 +131,62 @@ class BetaVAE:
             RuntimeError, MemoryError: out of memory with one replica at a time; those before it have made their step.
         """
         learning_rate = learning_rate_at(self._training, step)
-        turns: list[Turn] = self._turns
+        turns: list[Turn] = self.turns
         parts: list[StepLosses] = []
         while turns:
             try:
                 gradients, losses = self.gradients(turns[0], batch, step)
-                turns[0].optimizer.step(gradients, learning_rate, step)
+                turns[0].optimizer.step(list(gradients.values()), learning_rate, step)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.together == 1:
                     raise
                 self.together = (self.together + 1) // 2
-                self._turns, turns = self._turns_from(0), self._turns_from(turns[0].replicas.start)
+                self.turns, turns = self._turns_from(0), self._turns_from(turns[0].replicas.start)
             else:
                 parts.append(losses)
                 turns = turns[1:]
         return _joined(parts)
 
-    @torch.no_grad()
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """The losses of a batch, without an update."""
-        return _joined([self._losses(turn, batch, step) for turn in self._turns])
+        return _joined([self.gradients(turn, batch, step)[1] for turn in self.turns])
 
-    def gradients(self, turn: Turn, batch: Batch, step: int) -> tuple[tuple[Tensor, ...], StepLosses]:
-        """Gradients of the loss of each replica of `turn`, (those, ...), in the parameters' order; the losses."""
-        losses = self._losses(turn, batch, step)
-        betas = self._betas[turn.replicas] * beta_share_at(self._training, step)
-        total = (losses.reconstruction + betas * losses.kl_per_latent.sum(-1)).sum()
-        gradients = torch.autograd.grad(total, list(turn.parameters.values()))
-        return gradients, StepLosses(losses.reconstruction.detach(), losses.kl_per_latent.detach())
+    def noise(self, step: int) -> Tensor:
+        """The normal numbers (R, B, M) that spread the codes of step `step`."""
+        return self._noise.at(step, self._seeds)
 
-    def _losses(self, turn: Turn, batch: Batch, step: int) -> StepLosses:
+    @torch.no_grad()
+    def gradients(self, turn: Turn, batch: Batch, step: int) -> tuple[dict[str, Tensor], StepLosses]:
+        """Gradients of the loss of each replica of `turn`, name -> (those, ...), and the losses."""
         images = self._store.gather(batch.indices[turn.replicas], self._device)
-        mean, logvar = self._network.encode(turn.parameters, images.to(self._precision))
-        codes = mean + self._noise.at(step, self._seeds)[turn.replicas] * (0.5 * logvar).exp()
-        outputs = self._network.decode(turn.parameters, codes.to(self._precision))
-        return StepLosses(
-            reconstruction_loss(self._config, outputs, images).mean(1), kl_divergence(mean, logvar).mean(1)
-        )
+        noise = self.noise(step)[turn.replicas]
+        betas = self._betas[turn.replicas, None, None] * beta_share_at(self._training, step)
+        encoder, decoder = self._network.encoder, self._network.decoder
+        parameters = {name: values.to(self._precision) for name, values in turn.parameters.items()}
+
+        encoded = encoder.forward(parameters, images.to(self._precision))
+        mean, logvar = encoded[-1].float().chunk(2, dim=-1)
+        deviation = (0.5 * logvar).exp()
+        decoded = decoder.forward(parameters, (mean + noise * deviation).to(self._precision))
+        reconstruction, to_outputs = reconstruction_loss(self._config, decoded[-1], images)
+        kl = kl_divergence(mean, logvar)
+
+        # The loss is a mean over the batch: each image's gradient is divided by its size.
+        share = 1 / images.shape[1]
+        to_codes, of_decoder = decoder.backward(parameters, decoded, to_outputs.mul_(share).to(self._precision), True)
+        assert to_codes is not None
+        to_mean = to_codes + betas * share * mean
+        to_logvar = 0.5 * (to_codes * noise * deviation + betas * share * (deviation.square() - 1))
+        to_encoded = torch.cat([to_mean, to_logvar], dim=-1).to(self._precision)
+        _, of_encoder = encoder.backward(parameters, encoded, to_encoded, False)
+        return of_encoder | of_decoder, StepLosses(reconstruction.mean(1), kl.mean(1))
 
     def state(self) -> dict[str, Tensor]:
         """Parameters (model/...) and optimiser state (optimizer/slot/...), copies on the host."""
-        return {name: values.to("cpu", copy=True) for name, values in self._tensors().items()}
+        return {
+            name: values.to("cpu", memory_format=torch.contiguous_format, copy=True)
+            for name, values in self._tensors().items()
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave.

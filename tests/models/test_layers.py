@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from bvae_tune.models.layers import (
     ParameterSpec,
+    arranged,
     convolution,
+    convolution_backward,
     deconvolution,
+    deconvolution_backward,
     from_grouped,
     initialise,
     linear,
+    linear_backward,
     linear_specs,
     to_grouped,
 )
@@ -19,39 +26,50 @@ from bvae_tune.models.layers import (
 B, SIZE = 5, 8
 
 
-def _random(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def _random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _assert_gradients_match(
+    ours: tuple[Tensor | None, Tensor, Tensor], reference: Tensor, leaves: tuple[Tensor, ...], pull: Tensor
+) -> None:
+    for gradient, expected in zip(ours, torch.autograd.grad(reference, leaves, pull), strict=True):
+        assert gradient is not None
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("outputs", [1, 3, 8, 12])  # up to 8 and above: two ways to transpose a convolution
 @pytest.mark.parametrize("transposed", [False, True])
-def test_convolutions_and_their_gradients_are_pytorchs(replicas: int, outputs: int, transposed: bool) -> None:
-    channels = 4
+def test_convolutions_and_their_gradients_are_pytorchs(
+    replicas: int, channels: int, outputs: int, transposed: bool
+) -> None:
+    shape = (channels, SIZE, SIZE)
     images = _random(replicas, B, channels * SIZE**2, seed=1).requires_grad_()
     kernel = (channels, outputs) if transposed else (outputs, channels)
     weight = _random(replicas, *kernel, 4, 4, seed=2).requires_grad_()
     bias = _random(replicas, outputs, seed=3).requires_grad_()
-
-    ours = deconvolution if transposed else convolution
-    theirs = functional.conv_transpose2d if transposed else functional.conv2d
-    result = from_grouped(ours(to_grouped(images, (channels, SIZE, SIZE)), weight, bias), replicas)
+    theirs: Callable[..., Tensor] = functional.conv_transpose2d if transposed else functional.conv2d
     reference = torch.stack(
-        [
-            theirs(images[r].view(B, channels, SIZE, SIZE), weight[r], bias[r], stride=2, padding=1).flatten(1)
-            for r in range(replicas)
-        ]
+        [theirs(images[r].view(B, *shape), weight[r], bias[r], stride=2, padding=1).flatten(1) for r in range(replicas)]
     )
 
-    torch.testing.assert_close(result, reference)
-    pull = _random(*result.shape, seed=4)
-    for gradient, expected in zip(
-        torch.autograd.grad(result, (images, weight, bias), pull),
-        torch.autograd.grad(reference, (images, weight, bias), pull),
-        strict=True,
-    ):
-        # Gradients to parameters are float32 whatever the precision of the images.
-        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5)
+    forward, backward = (deconvolution, deconvolution_backward) if transposed else (convolution, convolution_backward)
+    with torch.no_grad():
+        grouped = to_grouped(images, shape)
+        result = forward(grouped, arranged(weight), bias)
+        torch.testing.assert_close(from_grouped(result, outputs), reference, rtol=1e-4, atol=1e-5)
+
+        pull = _random(*reference.shape, seed=4)
+        to_images, to_weight, to_bias = backward(
+            to_grouped(pull, (outputs, *result.shape[2:])), grouped, arranged(weight), True
+        )
+        assert to_images is not None
+        assert backward(torch.zeros_like(result), grouped, arranged(weight), False)[0] is None
+    _assert_gradients_match(
+        (from_grouped(to_images, channels), to_weight, to_bias), reference, (images, weight, bias), pull
+    )
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
@@ -59,23 +77,29 @@ def test_linear_and_its_gradients_are_pytorchs(replicas: int) -> None:
     inputs = _random(replicas, B, 7, seed=1).requires_grad_()
     weight = _random(replicas, 6, 7, seed=2).requires_grad_()
     bias = _random(replicas, 6, seed=3).requires_grad_()
-    result = linear(inputs, weight, bias)
     reference = torch.stack([functional.linear(inputs[r], weight[r], bias[r]) for r in range(replicas)])
-    torch.testing.assert_close(result, reference)
-    for gradient, expected in zip(
-        torch.autograd.grad(result.square().sum(), (inputs, weight, bias)),
-        torch.autograd.grad(reference.square().sum(), (inputs, weight, bias)),
-        strict=True,
-    ):
-        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5)
+    pull = _random(replicas, B, 6, seed=4)
+    with torch.no_grad():
+        torch.testing.assert_close(linear(inputs, weight, bias), reference)
+        gradients = linear_backward(pull, inputs, weight, True)
+        assert linear_backward(pull, inputs, weight, False)[0] is None
+    _assert_gradients_match(gradients, reference, (inputs, weight, bias), pull)
 
 
 def test_grouped_layout_is_undone() -> None:
     images = _random(3, B, 2 * SIZE**2, seed=5)
     grouped = to_grouped(images, (2, SIZE, SIZE))
     assert grouped.shape == (B, 6, SIZE, SIZE)
+    assert grouped.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(grouped[:, 4:6].flatten(1), images[2])
-    torch.testing.assert_close(from_grouped(grouped, 3), images)
+    torch.testing.assert_close(from_grouped(grouped, 2), images)
+
+
+def test_arranging_changes_the_layout_only() -> None:
+    kernels = _random(2, 5, 3, 4, 4, seed=6)
+    assert torch.equal(arranged(kernels), kernels)
+    assert arranged(kernels)[1].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(arranged(arranged(kernels)), kernels)
 
 
 def test_first_values_follow_pytorchs_distribution() -> None:

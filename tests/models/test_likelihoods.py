@@ -21,36 +21,53 @@ def _tensors(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_bernoulli_loss_and_gradient(binary: bool) -> None:
     outputs, images = _tensors(seed=0)
     images = images.round() if binary else images
+    loss, gradient = likelihoods.reconstruction_loss(ModelConfig(likelihood="bernoulli"), outputs, images)
     outputs.requires_grad_()
-    loss = likelihoods.reconstruction_loss(ModelConfig(likelihood="bernoulli"), outputs, images)
     expected = -Bernoulli(logits=outputs, validate_args=False).log_prob(images).sum(-1)
     torch.testing.assert_close(loss, expected)
-    pull = torch.rand(R, B, generator=torch.Generator().manual_seed(1))
-    ours = torch.autograd.grad(loss, outputs, pull)
-    torch.testing.assert_close(ours, torch.autograd.grad(expected, outputs, pull))
+    torch.testing.assert_close(gradient, *torch.autograd.grad(expected.sum(), outputs))
 
 
 def test_bernoulli_loss_of_extreme_logits_is_finite_and_exact() -> None:
     outputs = torch.tensor([[[1e4, -1e4, 1e4, -1e4]]])
     images = torch.tensor([[[1.0, 0.0, 0.0, 1.0]]])
-    loss = likelihoods.reconstruction_loss(ModelConfig(), outputs, images)
+    loss, gradient = likelihoods.reconstruction_loss(ModelConfig(), outputs, images)
     assert loss.item() == pytest.approx(2e4)
+    assert gradient.flatten().tolist() == [0, 0, 1, -1]
 
 
-def test_gaussian_loss_is_the_log_density_up_to_its_constant() -> None:
+def test_gaussian_loss_and_gradient_are_the_log_densitys_up_to_its_constant() -> None:
     outputs, images = _tensors(seed=2)
-    loss = likelihoods.reconstruction_loss(ModelConfig(likelihood="gaussian", sigma=0.5), outputs, images)
+    model = ModelConfig(likelihood="gaussian", sigma=0.5)
+    loss, gradient = likelihoods.reconstruction_loss(model, outputs, images)
     constant = D * math.log(0.5 * math.sqrt(2 * math.pi))
-    torch.testing.assert_close(loss + constant, -Normal(outputs, 0.5).log_prob(images).sum(-1))
+    outputs.requires_grad_()
+    expected = -Normal(outputs, 0.5).log_prob(images).sum(-1)
+    torch.testing.assert_close(loss + constant, expected)
+    torch.testing.assert_close(gradient, *torch.autograd.grad(expected.sum(), outputs))
 
 
-def test_loss_of_bfloat16_outputs_is_summed_in_float32() -> None:
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_loss_of_bfloat16_outputs_is_summed_in_float32(likelihood: str) -> None:
+    model = ModelConfig(likelihood=likelihood)  # type: ignore[arg-type]
     outputs, images = _tensors(seed=3)
     rough = outputs.bfloat16()
-    for model in (ModelConfig(), ModelConfig(likelihood="gaussian")):
-        loss = likelihoods.reconstruction_loss(model, rough, images)
-        assert loss.dtype == torch.float32
-        torch.testing.assert_close(loss, likelihoods.reconstruction_loss(model, rough.float(), images))
+    for ours, expected in zip(
+        likelihoods.reconstruction_loss(model, rough, images),
+        likelihoods.reconstruction_loss(model, rough.float(), images),
+        strict=True,
+    ):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_neither_outputs_nor_images_are_changed(likelihood: str) -> None:
+    outputs, images = _tensors(seed=5)
+    before = outputs.clone(), images.clone()
+    likelihoods.reconstruction_loss(ModelConfig(likelihood=likelihood), outputs, images)  # type: ignore[arg-type]
+    assert torch.equal(outputs, before[0])
+    assert torch.equal(images, before[1])
 
 
 def test_kl_is_that_of_the_normal_distributions() -> None:
