@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
@@ -38,6 +39,7 @@ def test_a_run_of_which_nothing_came_is_1(
     assert "learning rate" in record.reason
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_1() -> None:
     program = typer.Typer(cls=Commands)
 
