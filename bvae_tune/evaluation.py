@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from bvae_tune.data.factors import WeakLabels
 from bvae_tune.data.image_store import ImageStore
+from bvae_tune.data.labels import WeakLabels
 from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
 from bvae_tune.metrics.protocol import TrialScore, score_codes
 from bvae_tune.models.networks import Codes, Encoder

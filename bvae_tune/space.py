@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bvae_tune.data.factors import LabelsConfig
+from bvae_tune.data.labels import LabelsConfig
 from bvae_tune.data.sources import DatasetConfig
 from bvae_tune.errors import InputError
 from bvae_tune.metrics.config import MetricConfig, ProtocolConfig

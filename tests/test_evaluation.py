@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bvae_tune.data.factors import LabelsConfig, WeakLabels, draw_labels
 from bvae_tune.data.image_store import ImageStore
+from bvae_tune.data.labels import LabelsConfig, WeakLabels, draw_labels
 from bvae_tune.data.shapes import SPACE, render
 from bvae_tune.data.sources import import_arrays
 from bvae_tune.errors import InputError

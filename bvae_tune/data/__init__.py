@@ -1,9 +1,10 @@
 """Images and what is known about them. Imports neither torch nor anything above this room."""
 
-from bvae_tune.data.factors import FactorSpace, LabelsConfig, WeakLabels, draw_labels, load_labels
+from bvae_tune.data.factors import FactorSpace
 from bvae_tune.data.image_store import DamagedStoreError, ImageStore, open_store, write_store
+from bvae_tune.data.labels import LabelsConfig, WeakLabels, draw_labels
 from bvae_tune.data.labels_file import read_labels
-from bvae_tune.data.sources import DatasetConfig, cache_folder, import_arrays, open_dataset
+from bvae_tune.data.sources import DatasetConfig, cache_folder, import_arrays, load_labels, open_dataset
 
 __all__ = [
     "DamagedStoreError",

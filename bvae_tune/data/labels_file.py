@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from bvae_tune.data.factors import LabelsConfig, WeakLabels, columns_of, subset
+from bvae_tune.data.image_store import ImageStore
+from bvae_tune.data.labels import LabelsConfig, WeakLabels, columns_of, subset
 from bvae_tune.errors import InputError
-
-if TYPE_CHECKING:
-    from bvae_tune.data.image_store import ImageStore
 
 INDEX = "index"
 

@@ -1,4 +1,4 @@
-"""Where images come from: the built-in 2D shapes, arrays from Python, .npz files, image stores."""
+"""Where images and labels come from: the built-in 2D shapes, arrays from Python, .npz files, image stores."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import platformdirs
 from bvae_tune.data.arrays import factor_columns, pack_images
 from bvae_tune.data.factors import FactorSpace
 from bvae_tune.data.image_store import ImageStore, content_fingerprint, open_store, store_lock, write_store
+from bvae_tune.data.labels import LabelsConfig, WeakLabels, draw_labels
+from bvae_tune.data.labels_file import read_labels
 from bvae_tune.data.shapes import RENDERING, Progress, build_shapes
 from bvae_tune.errors import InputError
 
@@ -75,6 +77,15 @@ def open_dataset(config: DatasetConfig, progress: Progress | None = None) -> Ima
     if config.source == "npz":
         return _open_npz(Path(config.path).absolute())
     raise InputError(f"dataset.source: {config.source!r}; expected shapes, npz or arrow")
+
+
+def load_labels(config: LabelsConfig, store: ImageStore) -> WeakLabels:
+    """The labels that the configuration asks for: from its file if it names one, else drawn from the store.
+
+    Raises:
+        InputError: see `read_labels` and `draw_labels`.
+    """
+    return draw_labels(store, config) if config.path is None else read_labels(config.path, store, config)
 
 
 def import_arrays(

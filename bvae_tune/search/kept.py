@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from bvae_tune.data.factors import WeakLabels, load_labels
 from bvae_tune.data.image_store import ImageStore
-from bvae_tune.data.sources import open_dataset
+from bvae_tune.data.labels import WeakLabels
+from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.evaluation import encode_labelled, score
 from bvae_tune.inspection import kl_per_latent, traversals

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from bvae_tune.data.factors import load_labels
-from bvae_tune.data.sources import open_dataset
+from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import RunError
 from bvae_tune.models.config import ModelConfig, beta_of
 from bvae_tune.search.checkpoints import KEPT_WHILE_RUNNING

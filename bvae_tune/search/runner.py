@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState, create_trial
 
-from bvae_tune.data.factors import WeakLabels, load_labels
 from bvae_tune.data.image_store import ImageStore
-from bvae_tune.data.sources import open_dataset
+from bvae_tune.data.labels import WeakLabels
+from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.metrics.factor_change import pair_tables
 from bvae_tune.models.config import ModelConfig, check_image_size

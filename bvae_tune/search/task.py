@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bvae_tune.data.factors import LabelsConfig, WeakLabels
 from bvae_tune.data.image_store import ImageStore
+from bvae_tune.data.labels import LabelsConfig, WeakLabels
 from bvae_tune.data.sources import DatasetConfig
 from bvae_tune.errors import InputError
 from bvae_tune.metrics.config import MetricConfig, ProtocolConfig

@@ -7,9 +7,9 @@ import time
 
 import torch
 
-from bvae_tune.data.factors import LabelsConfig, WeakLabels, load_labels
 from bvae_tune.data.image_store import ImageStore
-from bvae_tune.data.sources import DatasetConfig, open_dataset
+from bvae_tune.data.labels import LabelsConfig, WeakLabels
+from bvae_tune.data.sources import DatasetConfig, load_labels, open_dataset
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.evaluation import encode_labelled, score
 from bvae_tune.search.checkpoints import CheckpointFolder

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bvae_tune.data.factors import LabelsConfig, WeakLabels, draw_labels
 from bvae_tune.data.image_store import ImageStore
+from bvae_tune.data.labels import LabelsConfig, WeakLabels, draw_labels
 from bvae_tune.data.sources import DatasetConfig, open_dataset
 from bvae_tune.evaluation import encode_labelled, score
 from bvae_tune.metrics.config import MetricConfig, ProtocolConfig

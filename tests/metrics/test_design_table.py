@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from bvae_tune.data.factors import LabelsConfig, draw_labels
+from bvae_tune.data.labels import LabelsConfig, draw_labels
 from bvae_tune.data.shapes import SPACE, render
 from bvae_tune.data.sources import import_arrays
 from bvae_tune.evaluation import encode_labelled

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bvae_tune.data.factors import load_labels
-from bvae_tune.data.sources import import_arrays, open_dataset
+from bvae_tune.data.sources import import_arrays, load_labels, open_dataset
 from bvae_tune.search.task import TrialTask
 from bvae_tune.space import StudyConfig, load_space
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bvae_tune.data.factors import load_labels
-from bvae_tune.data.sources import open_dataset
+from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.evaluation import encode_labelled, score
 from bvae_tune.search import runner
