@@ -18,8 +18,8 @@ from bvae_tune.errors import RunError
 from bvae_tune.search import folder
 from bvae_tune.search.cluster import Placement, probe_nodes
 from bvae_tune.search.progress import Progress
-from bvae_tune.search.pruning import RecordScheduler
 from bvae_tune.search.recorder import Recorder
+from bvae_tune.search.scheduler import RecordScheduler
 from bvae_tune.search.searcher import RecordSearcher, RunStopper
 from bvae_tune.search.study import Study
 from bvae_tune.search.tensorboard import TensorBoardLog

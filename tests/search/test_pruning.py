@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bvae_tune.randomness import generator
-from bvae_tune.search.pruning import build_pruner, failure_in_words, judge
+from bvae_tune.search.pruning import build_pruner, judge
 from bvae_tune.space import SearchConfig
 
 HALVING = SearchConfig(pruner="halving", min_resource=10, reduction_factor=2)
@@ -72,12 +72,3 @@ def test_decisions_are_those_of_optuna_also_when_they_are_made_twice(search: Sea
 
 def test_no_pruner_is_built_where_none_is_asked_for() -> None:
     assert build_pruner(SearchConfig()) is None
-
-
-def test_failures_are_told_in_one_line() -> None:
-    lost = "The actor died unexpectedly before finishing this task.\n\tclass_name: BetaVAETrainable\n\tpid: 3\n"
-    raised = "ray::step() (pid=3)\n  File ...\nOSError: [Errno 5] Input/output error: 'x'\n"
-    file = f"Failure # 1 (occurred at now)\n{lost}Failure # 2 (occurred at now)\n{raised}"
-    assert failure_in_words(file) == "OSError: [Errno 5] Input/output error: 'x'"
-    assert failure_in_words(file[: file.index("Failure # 2")]).startswith("the worker was lost: The actor died")
-    assert failure_in_words("") == "the worker failed without a word"
