@@ -74,7 +74,7 @@ def test_ctrl_c_is_130_and_the_study_goes_on(
     try:
         _wait_for(lambda: any(study.glob("controls/00001/step-*")), process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130
