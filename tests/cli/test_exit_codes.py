@@ -66,7 +66,7 @@ def test_ctrl_c_is_130_and_the_study_goes_on(
     tmp_path: Path,
 ) -> None:
     study = tmp_path / "stopped"
-    settings = ("--set", "training.steps=3000", "--set", "training.report_every=100", "--trials", "1")
+    settings = ("--set", "training.steps=1500", "--set", "training.report_every=100", "--trials", "1")
     arguments = ("search", "--space", str(space_file), "--storage", str(tmp_path), "--name", study.name, *settings)
     process = subprocess.Popen(
         [*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
