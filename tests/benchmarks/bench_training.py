@@ -118,6 +118,7 @@ def measure(contest: Contest, batch: int, threads: int, rounds: int, steps: int)
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, contest, contestant, batch, threads), daemon=True)
         process.start()
+        theirs.close()  # so that a contestant that dies is heard of
         ours.recv()
         links[contestant] = ours
         processes.append(process)
