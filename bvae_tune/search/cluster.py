@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # Read by Ray when it is imported or started.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # The workers that an embedded Ray starts with would be gone before the first trials want them.
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -59,6 +62,8 @@ def ray_session(address: str | None, meanwhile: str | None = None) -> Iterator[N
         InputError: nothing answers at the address.
         RunError: the embedded Ray does not start.
     """
+    if address is not None:
+        _check_address(address)
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
     if meanwhile:
@@ -87,6 +92,24 @@ def ray_session(address: str | None, meanwhile: str | None = None) -> Iterator[N
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    # Ray itself would try for minutes.
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if "://" in address or not host or not port.isdigit():
+        raise InputError(
+            f"--address {address}: give HOST:PORT as `ray start --head` prints it, or auto on a node of the cluster"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise InputError(
+            f"--address {address}: nothing answers there ({error}); is the cluster up, and does `ray status "
+            f"--address {address}` work from here?"
+        ) from error
 
 
 def _import_quietly(module: str) -> None:

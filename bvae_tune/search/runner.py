@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -70,7 +71,12 @@ def search(
     """
     config = load_space(space, overrides)
     path = create(config, name or folder.default_name(space), storage, console)
-    return drive(path, _add_baselines, address=address, console=console)
+    try:
+        return drive(path, _add_baselines, address=address, console=console)
+    except InputError:
+        # Nothing ran: the cluster or the resources are not as asked for.
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def resume(

@@ -203,11 +203,13 @@ def test_changed_images_and_wrong_extensions_are_refused_before_anything_runs(ow
     assert (own_copy / "optuna.journal").read_bytes() == journal
 
 
-def test_a_name_that_exists_and_labels_of_one_factor_leave_nothing(make_space: MakeSpace, finished: Study) -> None:
+def test_bad_input_leaves_no_study_behind(make_space: MakeSpace, finished: Study) -> None:
     with pytest.raises(InputError, match=r"--name one: .* exists already"):
         search(make_space(), name="one", storage=finished.path.parent)
     with pytest.raises(InputError, match="two usable factors"):
         search(make_space(labels={"factors": ["x"]}), name="two", storage=finished.path.parent)
+    with pytest.raises(InputError, match="a trial takes 1000 CPUs"):
+        search(make_space(resources={"cpus_per_trial": 1000}), name="two", storage=finished.path.parent)
     assert [path.name for path in finished.path.parent.iterdir()] == ["one"]
 
 

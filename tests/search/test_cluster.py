@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from bvae_tune.errors import InputError
+from bvae_tune.search.cluster import placement_on, probe_nodes, ray_session
+from bvae_tune.search.runner import search
+from bvae_tune.space import ResourcesConfig
+
+TWO_CORES = {"CPU": 2.0}
+EIGHT_GPUS = {"CPU": 32.0, "GPU": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "expected"),
+    [
+        ({}, [TWO_CORES], (1, 0, 2)),
+        ({"cpus_per_trial": 2}, [TWO_CORES], (2, 0, 1)),
+        ({"cpus_per_trial": 0.5}, [TWO_CORES], (0.5, 0, 4)),
+        ({}, [TWO_CORES, {"CPU": 3.0}], (1, 0, 5)),
+        ({"cpus_per_trial": 2}, [{"CPU": 3.0}, {"CPU": 3.0}], (2, 0, 2)),
+        ({}, [EIGHT_GPUS], (1, 1, 8)),
+        ({}, [TWO_CORES, EIGHT_GPUS], (1, 1, 8)),
+        ({"gpus_per_trial": 0.25}, [EIGHT_GPUS], (1, 0.25, 32)),
+        ({"gpus_per_trial": 0.4}, [EIGHT_GPUS], (1, 0.4, 16)),
+        ({"gpus_per_trial": 0.1, "cpus_per_trial": 2}, [EIGHT_GPUS], (2, 0.1, 16)),
+        ({"gpus_per_trial": 2}, [EIGHT_GPUS], (1, 2, 4)),
+        ({"gpus_per_trial": 0}, [EIGHT_GPUS], (1, 0, 32)),
+        ({"concurrent_trials": 3}, [EIGHT_GPUS], (1, 1, 3)),
+    ],
+)
+def test_auto_is_a_gpu_if_there_is_one_else_a_core_and_as_many_trials_as_fit(
+    resources: dict[str, Any], nodes: list[dict[str, float]], expected: tuple[float, float, int]
+) -> None:
+    placement = placement_on(ResourcesConfig(**resources), nodes, embedded=True)
+    assert (placement.cpus, placement.gpus, placement.concurrent) == expected
+    assert placement.cores == sum(node["CPU"] for node in nodes)
+    assert placement.threads == max(1, int(expected[0]))
+
+
+def test_what_no_node_can_hold_is_refused() -> None:
+    for resources in ({"cpus_per_trial": 4}, {"gpus_per_trial": 1}, {"gpus_per_trial": 1, "concurrent_trials": 2}):
+        with pytest.raises(InputError, match=r"no node has them \(2 CPUs and 0 GPUs\)"):
+            placement_on(ResourcesConfig(**resources), [TWO_CORES], embedded=True)
+    growing = ResourcesConfig(gpus_per_trial=1, concurrent_trials=4)
+    assert placement_on(growing, [TWO_CORES], embedded=False).concurrent == 4
+    with pytest.raises(InputError, match=r"give resources\.concurrent_trials a number"):
+        placement_on(ResourcesConfig(gpus_per_trial=1), [TWO_CORES], embedded=False)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere.invalid:6379"])
+def test_an_address_where_nothing_answers_is_bad_input(address: str) -> None:
+    with pytest.raises(InputError, match=f"--address {address}: nothing answers there"), ray_session(address):
+        pass
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "head", ":6379", "head:port"])
+def test_an_address_in_another_form_is_bad_input(address: str) -> None:
+    with pytest.raises(InputError, match=r"give HOST:PORT as `ray start --head` prints it"), ray_session(address):
+        pass
+
+
+def test_a_study_runs_on_both_nodes_of_a_cluster(make_space: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20})
+    try:
+        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+        cluster.wait_for_nodes()
+        space = make_space(
+            search={"trials": 2, "baselines": []},
+            training={"steps": 2_000, "report_every": 500},
+            resources={"concurrent_trials": "auto"},
+        )
+        study = search(space, name="two nodes", storage=tmp_path, address=cluster.address)
+        assert [trial.state for trial in study.trials] == ["complete"] * 2
+        nodes = {trial.user_attrs["node"] for trial in study.searched.trials}
+        assert len(nodes) == 2
+        assert study.sessions[0]["concurrent"] == 2
+        assert not ray.is_initialized()
+
+        (tmp_path / "probe").touch()
+        with ray_session(cluster.address):
+            probe_nodes(str(tmp_path), "probe")
+            with pytest.raises(InputError, match=r"every node must see the study's folder.*does not see it.*--storage"):
+                probe_nodes(str(tmp_path), "not there")
+    finally:
+        cluster.shutdown()
