@@ -36,8 +36,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(cache: Path) -> dict[str, str]:
-    """Of the real command: its own cache, no colours."""
-    return {**os.environ, "BVAE_TUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "160"}
+    """Of the real command: its own cache, no colours; and workers that do not yield to every other process."""
+    settings = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "160", "RAY_worker_niceness": "0"}
+    return {**os.environ, **settings, "BVAE_TUNE_CACHE": str(cache)}
 
 
 @pytest.fixture(scope="session")
