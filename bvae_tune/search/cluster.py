@@ -37,12 +37,13 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 
 @dataclass(frozen=True)
 class Placement:
-    """What a trial gets and how many run at once; `cores` are those of the whole cluster."""
+    """What a trial gets and how many run at once; `cores` and `all_gpus` are those of the whole cluster."""
 
     cpus: float
     gpus: float
     concurrent: int
     cores: float
+    all_gpus: float
 
     @property
     def threads(self) -> int:
@@ -148,7 +149,13 @@ def placement_on(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]
             f"resources: a trial takes {cpus:g} CPUs and {gpus:g} GPUs, and no node has them ({largest}); "
             f"lower resources.cpus_per_trial or gpus_per_trial{hint}"
         )
-    return Placement(cpus, gpus, concurrent, sum(node.get("CPU", 0) for node in nodes))
+    return Placement(
+        cpus,
+        gpus,
+        concurrent,
+        cores=sum(node.get("CPU", 0) for node in nodes),
+        all_gpus=sum(node.get("GPU", 0) for node in nodes),
+    )
 
 
 def _fits(node: Mapping[str, float], cpus: float, gpus: float) -> int:

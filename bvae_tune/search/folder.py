@@ -165,12 +165,25 @@ def holder(path: Path) -> str | None:
 
 
 def repair(path: Path) -> None:
-    """Drop what a killed driver can leave: a torn last journal line, the journal's lock, Tune's scratch folder."""
+    """Drop what a killed driver can leave: a torn last journal line, the journal's lock, Tune's scratch folder.
+
+    A line is torn if its end is missing, or if it is two: one cut by a full disk, and what was written after it.
+    """
     with (path / JOURNAL).open("r+b") as journal:
         content = journal.read()
-        journal.truncate(content.rfind(b"\n") + 1)
+        end = content.rfind(b"\n") + 1
+        start = content.rfind(b"\n", 0, max(end - 1, 0)) + 1
+        journal.truncate(end if _is_json(content[start:end]) else start)
     (path / f"{JOURNAL}.lock").unlink(missing_ok=True)
     shutil.rmtree(path / SCRATCH, ignore_errors=True)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, content: bytes) -> None:

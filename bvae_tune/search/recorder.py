@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.randomness import derive_seed
-from bvae_tune.search.folder import CONTROLS, TRIALS, trial_folder
+from bvae_tune.search.folder import CONTROLS, TENSORBOARD, TRIALS, trial_folder
 from bvae_tune.search.pruning import build_pruner, judge
 from bvae_tune.search.records import TrialResult, read_trial, setting_of
 from bvae_tune.search.sampling import draw_parameters
@@ -57,23 +58,14 @@ class Recorder:
         placement: what a trial gets.
         searching: whether searched trials are run; confirming runs controls only.
         progress: what a person sees, or None.
-        tensorboard: the event files.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        placement: Placement,
-        searching: bool,
-        progress: Progress | None,
-        tensorboard: TensorBoardLog,
-    ) -> None:
+    def __init__(self, study: Study, placement: Placement, searching: bool, progress: Progress | None) -> None:
         self.error: BaseException | None = None
         self.interrupted = threading.Event()
         self._study = study
         self._placement = placement
         self._progress = progress
-        self._tensorboard = tensorboard
         self._pruner = build_pruner(study.config.search)
         self._open: dict[str, _Open] = {}
         self._searching = searching
@@ -107,6 +99,8 @@ class Recorder:
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Write a report down; whether the trial is to stop here."""
+        if self.error is not None:
+            return False
         with self._guarded():
             entry = self._open[trial_id]
             self._note(entry, result)
@@ -115,19 +109,19 @@ class Recorder:
                 self._end(self._open.pop(trial_id), TrialState.PRUNED)
             self.show()
             return stop
-        return True
+        return False
 
     def complete(self, trial_id: str, result: dict[str, Any]) -> None:
         """The trial's last report, or its last words; nothing if it was pruned."""
+        entry = self._open.get(trial_id)
+        if entry is None or self.error is not None:
+            return
         with self._guarded():
-            entry = self._open.get(trial_id)
-            if entry is None:
-                return
             if "fatal" in result:
                 raise RunError(result["fatal"])
             del self._open[trial_id]
             if "reason" in result:
-                self._end_failed(entry, result["reason"])
+                self._end_failed(entry, result["reason"], result.get("traceback"))
             else:
                 self._note(entry, result)
                 self._end(entry, TrialState.COMPLETE, result["score"])
@@ -138,16 +132,16 @@ class Recorder:
         with self._guarded():
             entry = self._open[trial_id]
             entry.failure = how
-            if self._progress is not None:
-                self._progress.message(f"{read_trial(entry.stored).label}: {entry.failure}")
+            self._tell(f"{read_trial(entry.stored).label}: {how}")
 
     def fail(self, trial_id: str) -> None:
         """The trial failed for good, for the reason that `worker_failed` heard last."""
+        if self.error is not None:
+            return
         with self._guarded():
-            entry = self._open.pop(trial_id, None)
-            if entry is not None:
-                self._end_failed(entry, entry.failure)
-                self.show()
+            entry = self._open.pop(trial_id)
+            self._end_failed(entry, entry.failure)
+            self.show()
 
     def show(self) -> None:
         """Show how all trials stand."""
@@ -165,8 +159,19 @@ class Recorder:
                 if finished and (folder == CONTROLS or number not in kept):
                     shutil.rmtree(path, ignore_errors=True)
 
+    @cached_property
+    def _tensorboard(self) -> TensorBoardLog:
+        from bvae_tune.search.tensorboard import TensorBoardLog  # slow to import; a trial is training by now
+
+        return TensorBoardLog(self._study.path / TENSORBOARD, self._study.config.space, self._tell)
+
+    def _tell(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.message(text)
+
     @contextmanager
     def _guarded(self) -> Iterator[None]:
+        """Keeps an error. Nothing is written after it: a full disk may have cut the last line of the journal."""
         try:
             yield
         except Exception as error:
@@ -260,7 +265,9 @@ class Recorder:
         self._tensorboard.finish(read_trial(entry.stored))
         self.tidy()
 
-    def _end_failed(self, entry: _Open, reason: str) -> None:
+    def _end_failed(self, entry: _Open, reason: str, traceback: str | None = None) -> None:
+        if traceback is not None:
+            entry.trial.set_user_attr("traceback", traceback)
         entry.trial.set_user_attr("reason", reason)
         self._end(entry, TrialState.FAIL)
 

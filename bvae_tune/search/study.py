@@ -43,6 +43,7 @@ class Study:
         self.name: str = self.facts["name"]
         self.config: StudyConfig = load_space(path / folder.SPACE)
         self.searched, self.control_trials = records
+        self._ended: dict[tuple[str, int], TrialRecord] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -58,12 +59,12 @@ class Study:
     @property
     def trials(self) -> list[TrialRecord]:
         """The searched trials, by number."""
-        return [read_trial(trial) for trial in self.searched.get_trials(deepcopy=False)]
+        return self._read(self.searched)
 
     @property
     def controls(self) -> list[TrialRecord]:
         """Baselines and confirmations, by number."""
-        return [read_trial(trial) for trial in self.control_trials.get_trials(deepcopy=False)]
+        return self._read(self.control_trials)
 
     @property
     def best(self) -> TrialRecord | None:
@@ -166,6 +167,17 @@ class Study:
         parquet.write_table(self.table(), buffer)
         folder.write_atomically(path, buffer.getvalue())
         return path
+
+    def _read(self, record: optuna.Study) -> list[TrialRecord]:
+        """All of a record's trials; an ended one is final and read once."""
+        found = []
+        for trial in record.get_trials(deepcopy=False):
+            key = (record.study_name, trial.number)
+            known = self._ended.get(key) or read_trial(trial)
+            if trial.state.is_finished():
+                self._ended[key] = known
+            found.append(known)
+        return found
 
 
 def control_setting(attributes: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from bvae_tune.search.task import TrialTask
 if TYPE_CHECKING:
     from bvae_tune.search.trial_run import TrialData, TrialRun
 
-log = logging.getLogger(__name__)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -68,8 +66,8 @@ class BetaVAETrainable(tune.Trainable):
         except torch.AcceleratorError:
             raise
         except Exception as error:
-            log.error("%s failed:\n%s", self._task.folder, traceback.format_exc())
-            return {"done": True, "reason": f"{type(error).__name__}: {error}"}
+            reason = f"{type(error).__name__}: {error}"
+            return {"done": True, "reason": reason, "traceback": traceback.format_exc()}
         return {
             "step": result.step,
             "score": result.score.score,

@@ -22,7 +22,6 @@ from bvae_tune.search.recorder import Recorder
 from bvae_tune.search.scheduler import RecordScheduler
 from bvae_tune.search.searcher import RecordSearcher, RunStopper
 from bvae_tune.search.study import Study
-from bvae_tune.search.tensorboard import TensorBoardLog
 from bvae_tune.search.trainable import BetaVAETrainable
 
 if TYPE_CHECKING:
@@ -46,13 +45,15 @@ def run_trials(study: Study, placement: Placement, console: Console | None, sear
         KeyboardInterrupt: Ctrl-C or SIGTERM, between two events.
     """
     session = f"session {len(study.sessions):04d}"
-    facts = {"start": time.time(), "cores": placement.cores, "concurrent": placement.concurrent}
+    facts = {
+        "start": time.time(),
+        "cores": placement.cores,
+        "gpus": placement.all_gpus,
+        "concurrent": placement.concurrent,
+    }
     study.searched.set_user_attr(session, facts)
     with _progress(study, console, searching) as progress:
-        tensorboard = TensorBoardLog(
-            study.path / folder.TENSORBOARD, study.config.space, progress.message if progress else _silent
-        )
-        recorder = Recorder(study, placement, searching, progress, tensorboard)
+        recorder = Recorder(study, placement, searching, progress)
         recorder.tidy()
         recorder.show()
         with _interrupts(recorder.interrupted):
@@ -60,6 +61,7 @@ def run_trials(study: Study, placement: Placement, console: Console | None, sear
                 _tune(study, placement, recorder)
             finally:
                 with suppress(OSError):
+                    folder.repair(study.path)
                     study.searched.set_user_attr(session, {**facts, "end": time.time()})
 
 
@@ -145,7 +147,3 @@ def _interrupts(flag: threading.Event) -> Iterator[None]:
         yield
     finally:
         restore()
-
-
-def _silent(text: str) -> None:
-    return None

@@ -139,6 +139,23 @@ def test_the_driver_drops_what_a_killed_one_left(study: Path) -> None:
     assert len(open_record(study / folder.JOURNAL)[0].trials) == 2
 
 
+@pytest.mark.parametrize("tail", [b'{"op', b'{"op_co{"op_code": 2}\n', b'{"op_co{"op_code": 2}\n{"o'])
+def test_a_line_cut_by_a_full_disk_is_dropped_with_what_was_written_after_it(study: Path, tail: bytes) -> None:
+    journal = study / folder.JOURNAL
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + tail)
+    folder.repair(study)
+    assert journal.read_bytes() == whole
+    folder.repair(study)
+    assert journal.read_bytes() == whole
+
+
+def test_an_empty_journal_is_repaired_to_an_empty_one(study: Path) -> None:
+    (study / folder.JOURNAL).write_bytes(b"")
+    folder.repair(study)
+    assert (study / folder.JOURNAL).read_bytes() == b""
+
+
 def test_a_missing_or_damaged_journal_is_named(study: Path) -> None:
     (study / folder.JOURNAL).write_text('not json\n{"op_code": 0}\n')
     with pytest.raises(InputError, match=r"optuna\.journal: damaged"):

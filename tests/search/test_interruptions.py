@@ -62,7 +62,9 @@ def space_file(make_space: MakeSpace, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("room", [100_000, 250_000])
+@pytest.mark.parametrize(
+    "room", [150_000, *(pytest.param(n, marks=pytest.mark.soak) for n in range(50_000, 400_000, 50_000))]
+)
 def test_a_full_disk_ends_the_search_and_loses_nothing(space_file: Path, tmp_path: Path, room: int) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -77,7 +79,7 @@ def test_a_full_disk_ends_the_search_and_loses_nothing(space_file: Path, tmp_pat
     assert resumed == f"resumed: {['complete'] * 3} {['complete'] * 2}"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("embedded_ray")
 def test_an_interrupt_stops_cleanly_and_names_the_way_on(
     space_file: Path, tmp_path: Path, number: signal.Signals

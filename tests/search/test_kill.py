@@ -41,7 +41,6 @@ class Killer:
         self.storage = storage
         self.study = storage / "study"
         self._random = np.random.default_rng(seed)
-        self._longest_start = 20.0
 
     def run(self, kill: bool) -> bool:
         """Search or resume; whether it was killed before its end."""
@@ -65,15 +64,12 @@ class Killer:
     def _wait(self, command: subprocess.Popen[bytes]) -> bool:
         """Until the chosen moment; False if the command ends before."""
         if self._random.random() < 0.2:  # any time from the start on: imports, Ray's start, the first workers
-            return self._sleep(command, self._random.uniform(0, self._longest_start))
+            return self._sleep(command, self._random.uniform(0, 15))
         # When the journal has so many more lines than now, give or take a write.
         lines = self._lines() + int(self._random.integers(1, 60))
-        began = time.monotonic()
         while self._lines() < lines:
             if command.poll() is not None:
                 return False
-            if self._lines():
-                self._longest_start = max(self._longest_start, time.monotonic() - began)
             time.sleep(0.002)
         return self._sleep(command, self._random.choice([0.0, 0.001, 0.01, 0.1]))
 
