@@ -4,7 +4,7 @@
 
     study = bvae_tune.search("shapes", overrides=["search.trials=4"])
     print(study.best)
-    study = bvae_tune.load("runs/latest")
+    study = bvae_tune.load("runs/NAME")
     bvae_tune.score(codes, factors)
 
 Importing the package imports neither torch nor ray; each function imports what it needs when it is called.

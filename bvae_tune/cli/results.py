@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +33,7 @@ def status(run: Run, storage: Storage = STORAGE, as_json: Json = False) -> None:
             "trials": {state: states.count(state) for state in sorted(set(states))},
             "size_bytes": study.size_bytes,
             "share_of_work": study.share_of_work,
-            "best": _row(study, study.best),
+            "best": _row(study.best),
         }
     )
 
@@ -52,8 +51,8 @@ def best(run: Run, storage: Storage = STORAGE, as_json: Json = False) -> None:
         {
             "name": study.name,
             "path": str(study.path),
-            "best": _row(study, study.best),
-            "best_complete": _row(study, study.best_complete),
+            "best": _row(study.best),
+            "best_complete": _row(study.best_complete),
             "baselines": baselines,
         }
     )
@@ -70,14 +69,7 @@ def trials(
 
     study = _open(run, storage)
     if parquet is not None:
-        from pyarrow.parquet import write_table
-
-        from bvae_tune.search.folder import write_atomically
-
-        # Not straight to the path: where that fails, pyarrow deletes what stood there before.
-        buffer = io.BytesIO()
-        write_table(study.table(), buffer)
-        write_atomically(output_file(parquet, "--parquet"), buffer.getvalue())
+        study.write_results(output_file(parquet, "--parquet"))
     if as_json:
         print_json(study.rows())
     elif parquet is None:
@@ -91,7 +83,7 @@ def _open(run: str, storage: Path) -> Study:
     return Study.open(find_run(run, storage))
 
 
-def _row(study: Study, record: TrialRecord | None) -> dict[str, Any] | None:
-    if record is None:
-        return None
-    return next(row for row in study.rows() if (row["kind"], row["number"]) == (record.kind, record.number))
+def _row(record: TrialRecord | None) -> dict[str, Any] | None:
+    from bvae_tune.search.study import row
+
+    return None if record is None else row(record)

@@ -17,7 +17,7 @@ import psutil
 
 from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import RunError
-from bvae_tune.models.config import ModelConfig, beta_of
+from bvae_tune.models.config import ModelConfig
 from bvae_tune.search.checkpoints import KEPT_WHILE_RUNNING
 from bvae_tune.search.cluster import Placement, placement_on
 from bvae_tune.search.sampling import trials_possible
@@ -188,10 +188,8 @@ def measure(
     store: ImageStore = open_dataset(config.dataset)
     labels = load_labels(config.labels, store)
     replicas = config.protocol.replicas
-    betas = [beta_of(model, store.dimensions)] * replicas
-    bank = Bank(
-        model, training, store, range(number * replicas, (number + 1) * replicas), betas, "cuda" if gpu else "cpu"
-    )
+    seeds = range(number * replicas, (number + 1) * replicas)
+    bank = Bank(model, training, store, seeds, device="cuda" if gpu else "cpu")
     bank.train(1)  # the first step allocates
     steps = max(1, int(MEASURED_SECONDS / bank.train(2).seconds))
     seconds_per_step = bank.train(2 + steps).seconds / steps

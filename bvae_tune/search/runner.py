@@ -74,8 +74,9 @@ def search(
     try:
         return drive(path, _add_baselines, address=address, console=console)
     except InputError:
-        # Nothing ran: the cluster or the resources are not as asked for.
-        shutil.rmtree(path, ignore_errors=True)
+        # Nothing ran: the cluster or the resources are not as asked for. Unless another process took the study over.
+        if folder.holder(path) is None:
+            shutil.rmtree(path, ignore_errors=True)
         raise
 
 

@@ -69,12 +69,12 @@ class Study:
     @property
     def best(self) -> TrialRecord | None:
         """The searched trial of the highest final score; the earlier of equals. Pruned trials do not count."""
-        return _best(self.trials)
+        return next(iter(_ranked(self.trials)), None)
 
     @property
     def best_complete(self) -> TrialRecord | None:
         """The best of the trials that represent every factor (see `TrialScore.missing`)."""
-        return _best([trial for trial in self.trials if trial.result and not trial.result.score.missing])
+        return _first_whole(_ranked(self.trials))
 
     @property
     def trials_wanted(self) -> int:
@@ -152,7 +152,7 @@ class Study:
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per trial and control: what `results.parquet` and the trials table hold."""
-        return [_row(record) for record in (*self.controls, *self.trials)]
+        return [row(record) for record in (*self.controls, *self.trials)]
 
     def table(self) -> pa.Table:
         """`rows` as an Arrow table; columns that a trial lacks are null, columns of mixed types are text."""
@@ -160,9 +160,10 @@ class Study:
         names = list(dict.fromkeys(name for row in rows for name in row))
         return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
 
-    def write_results(self) -> Path:
-        """Write `results.parquet` anew and give its path."""
-        path = self.path / folder.RESULTS
+    def write_results(self, path: Path | None = None) -> Path:
+        """Write `table` as Parquet to `path`, or `results.parquet` anew, and give the path."""
+        path = path or self.path / folder.RESULTS
+        # Not straight to the path: where that fails, pyarrow deletes what stood there before.
         buffer = io.BytesIO()
         parquet.write_table(self.table(), buffer)
         folder.write_atomically(path, buffer.getvalue())
@@ -189,16 +190,20 @@ def control_setting(attributes: Mapping[str, Any]) -> tuple[ModelConfig, Trainin
 
 def kept_trials(trials: list[TrialRecord], keep: int) -> set[int]:
     """Numbers of the trials whose weights stay: the `keep` best, and the best that misses no factor."""
-    complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
-    ranked = sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
+    ranked = _ranked(trials)
     kept = {trial.number for trial in ranked[:keep]}
-    whole = _best([trial for trial in ranked if trial.result and not trial.result.score.missing])
+    whole = _first_whole(ranked)
     return kept | ({whole.number} if whole else set())
 
 
-def _best(trials: list[TrialRecord]) -> TrialRecord | None:
+def _ranked(trials: list[TrialRecord]) -> list[TrialRecord]:
+    """The trials that ended with a score, best first, the earlier of equals first."""
     complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
-    return max(complete, key=lambda trial: (trial.score or 0.0, -trial.number), default=None)
+    return sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
+
+
+def _first_whole(ranked: list[TrialRecord]) -> TrialRecord | None:
+    return next((trial for trial in ranked if trial.result and not trial.result.score.missing), None)
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -212,8 +217,9 @@ def _over(records: list[TrialRecord]) -> bool:
     return not any(record.state in ("running", "waiting") for record in records)
 
 
-def _row(record: TrialRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def row(record: TrialRecord) -> dict[str, Any]:
+    """One trial as plain, flat data, as in `Study.rows`."""
+    flat: dict[str, Any] = {
         "kind": record.kind,
         "number": record.number,
         "label": record.label,
@@ -225,11 +231,11 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "reason": record.reason,
     }
-    row |= {key: value for name, value in record.parameters.items() if (key := short_key(name)) not in row}
+    flat |= {key: value for name, value in record.parameters.items() if (key := short_key(name)) not in flat}
     if record.result is None:
-        return row
+        return flat
     result, score = record.result, record.result.score
-    row |= {
+    flat |= {
         "steps": result.step,
         "images_seen": result.images_seen,
         "spread": score.spread,
@@ -246,8 +252,8 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "seconds_training": result.seconds_training,
         "seconds_evaluating": result.seconds_evaluating,
     }
-    row |= {f"score_at_{pairs}": value for pairs, value in score.profile.items()}
-    row |= {f"information_{name}": value for name, value in score.information.items()}
-    row |= {f"score_replica_{number}": value for number, value in enumerate(score.replica_scores)}
-    row |= {f"score_step_{step}": value for step, value in record.intermediate.items()}
-    return row
+    flat |= {f"score_at_{pairs}": value for pairs, value in score.profile.items()}
+    flat |= {f"information_{name}": value for name, value in score.information.items()}
+    flat |= {f"score_replica_{number}": value for number, value in enumerate(score.replica_scores)}
+    flat |= {f"score_step_{step}": value for step, value in record.intermediate.items()}
+    return flat
