@@ -74,7 +74,7 @@ class SearchConfig:
     Attributes:
         trials: configurations to try, baselines not counted.
         sampler: tpe (Optuna's, multivariate), random, or grid (every combination of lists, once).
-        startup_trials: trials drawn at random before TPE starts to learn.
+        startup_trials: trials spread evenly over the space before TPE starts to learn.
         pruner: none, halving (Optuna's successive halving) or median.
         min_resource: training steps before which no trial is stopped (halving's first rung); a pruner needs it.
         reduction_factor: halving keeps one in this many at each rung.

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial
 
-from bvae_tune.randomness import derive_seed
+from bvae_tune.randomness import derive_seed, generator
 
 if TYPE_CHECKING:
     from bvae_tune.space import Distribution, SearchConfig
@@ -58,8 +58,29 @@ def draw_parameters(trial: Trial, space: Mapping[str, Distribution]) -> dict[str
     return {key: trial.params[key] for key in space}
 
 
+def value_at(distribution: BaseDistribution, share: float) -> Any:
+    """The value below which lies this share, in [0, 1), of the distribution; choices share evenly."""
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=True):
+            return float(low * (high / low) ** share)
+        case FloatDistribution(low=low, high=high):
+            return low + share * (high - low)
+        case IntDistribution(low=low, high=high, log=True):
+            # Each whole number owns the half on either side of it, as in Optuna's own draws.
+            value = round((low - 0.5) * ((high + 0.5) / (low - 0.5)) ** share)
+            return min(max(value, low), high)
+        case IntDistribution(low=low, high=high):
+            return low + int(share * (high - low + 1))
+        case CategoricalDistribution(choices=choices):
+            return choices[int(share * len(choices))]
+    raise AssertionError(distribution)
+
+
 class SeededSampler(BaseSampler):
     """TPE (multivariate, with constant liar), random or grid, each trial's draws made from its number.
+
+    TPE's first trials are a Latin hypercube (McKay et al. 1979): of `startup_trials` equal shares of a key's range,
+    each holds one trial. Random draws leave gaps: six of them miss two given octaves of nine in one search of five.
 
     The grid is a function of the number too: trial n takes point n. Nothing is enqueued, so nothing can be enqueued
     twice, and no point can come twice.
@@ -70,7 +91,9 @@ class SeededSampler(BaseSampler):
         self._grid = grid_points(space) if search.sampler == "grid" else None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The keys drawn together: all of them for TPE, none for the others."""
+        """The keys drawn together: all of them for TPE once it learns, none before and for the others."""
+        if self._starting(trial):
+            return {}
         return self._inner(trial, "relative").infer_relative_search_space(study, trial)
 
     def sample_relative(
@@ -85,7 +108,15 @@ class SeededSampler(BaseSampler):
         """One value. Its stream depends on the key, not on how many were drawn before it."""
         if self._grid is not None:
             return self._grid[trial.number][param_name]
+        if self._starting(trial):
+            numbers = generator(self._search.seed, f"sampler startup {param_name}")
+            strata = numbers.permutation(self._search.startup_trials)
+            within = numbers.random(len(strata))
+            return value_at(param_distribution, (strata[trial.number] + within[trial.number]) / len(strata))
         return self._inner(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
+
+    def _starting(self, trial: FrozenTrial) -> bool:
+        return self._search.sampler == "tpe" and trial.number < self._search.startup_trials
 
     def _inner(self, trial: FrozenTrial, purpose: str) -> BaseSampler:
         seed = derive_seed(self._search.seed, f"sampler {purpose}", trial.number)

@@ -79,6 +79,15 @@ def test_a_missing_factor_is_named_with_few_labels_too(draw_factors, as_codes, n
     assert score_codes(codes, factors, names, METRIC, ALL_SCORES, 0).missing == ("rotation",)
 
 
+def test_a_factor_that_only_a_switched_off_latent_traces_is_missing(draw_factors, as_codes, names) -> None:
+    factors = draw_factors(5_000, 0)
+    codes = as_codes(factors) * np.array([3, 3, 3, 1e-3], dtype=np.float32)
+    logvar = np.broadcast_to(np.array([-4, -4, -4, 0], dtype=np.float32), codes.shape)
+    score = score_codes(codes, factors, names, METRIC, ALL_SCORES, 0, logvar)
+    assert score.missing == ("rotation",)
+    assert not score_codes(codes, factors, names, METRIC, ALL_SCORES, 0).missing
+
+
 def test_duplicated_factors_keep_the_score_and_lose_the_gap(draw_factors, as_codes, names) -> None:
     factors = draw_factors(5_000, 0)
     codes = as_codes(factors)

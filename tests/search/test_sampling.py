@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.samplers import TPESampler
@@ -17,6 +18,7 @@ from bvae_tune.search.sampling import (
     grid_points,
     optuna_distribution,
     trials_possible,
+    value_at,
 )
 from bvae_tune.space import Distribution, SearchConfig
 
@@ -66,7 +68,7 @@ def test_a_search_that_starts_anew_before_every_trial_draws_what_one_in_a_piece_
 
 
 @pytest.mark.parametrize("drawn_before_the_kill", range(len(SPACE)))
-@pytest.mark.parametrize("finished", [1, 5], ids=["at random", "by TPE"])
+@pytest.mark.parametrize("finished", [1, 5], ids=["at the start", "by TPE"])
 def test_a_trial_killed_while_its_parameters_were_drawn_gets_the_ones_it_would_have_had(
     tmp_path: Path, drawn_before_the_kill: int, finished: int
 ) -> None:
@@ -92,6 +94,27 @@ def test_tpe_draws_as_optunas_own_sampler_of_the_same_seed(tmp_path: Path) -> No
         multivariate=True, constant_liar=True, n_startup_trials=3, seed=derive_seed(7, "sampler relative", 5)
     )
     assert mine == draw_parameters(reference.ask(), SPACE)
+
+
+def test_the_first_trials_of_tpe_lie_in_different_parts_of_every_range(tmp_path: Path) -> None:
+    search = SearchConfig(sampler="tpe", startup_trials=19, seed=7)
+    trials = run(open_study(tmp_path / "journal", search), 19)
+    octaves = [np.log2(trial["model.beta"] / 0.25) for trial in trials]
+    assert sorted(int(octave / 9 * 19) for octave in octaves) == list(range(19))
+    assert sorted(trial["model.latent_size"] for trial in trials) == list(range(2, 21))
+    assert [trial["model.architecture"] for trial in trials].count("fc") in (9, 10)
+    # The keys' orders are independent: the hypercube is not its diagonal.
+    assert abs(np.corrcoef(octaves, [trial["model.latent_size"] for trial in trials])[0, 1]) < 0.9
+
+
+@pytest.mark.parametrize(("key", "low", "high"), [(key, d.low, d.high) for key, d in SPACE.items() if d.low])
+def test_shares_of_a_range_run_from_end_to_end(key: str, low: float, high: float) -> None:
+    distribution = optuna_distribution(SPACE[key])
+    values = [value_at(distribution, share) for share in np.linspace(0, 1, 100, endpoint=False)]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(low)
+    assert values[-1] == pytest.approx(high, rel=0.1)
+    assert all(distribution._contains(distribution.to_internal_repr(value)) for value in values)
 
 
 def test_the_grid_gives_every_point_once_by_the_trials_number(tmp_path: Path) -> None:
