@@ -8,13 +8,15 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bvae_tune.errors import InputError, RunError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bvae_tune.space import ResourcesConfig
 
 # Read by Ray when it is imported or started.
@@ -52,12 +54,13 @@ class Placement:
 
 
 @contextmanager
-def ray_session(address: str | None, meanwhile: str | None = None) -> Iterator[None]:
+def ray_session(address: str | None, meanwhile: str | None = None, console: Console | None = None) -> Iterator[None]:
     """Ray for the time of a run: embedded without an address, joined with one; one already joined is used as it is.
 
     Args:
         address: of a cluster.
         meanwhile: a module to import while Ray starts.
+        console: says that it is being started, or joined.
 
     Raises:
         InputError: nothing answers at the address.
@@ -76,13 +79,15 @@ def ray_session(address: str | None, meanwhile: str | None = None) -> Iterator[N
         yield
         return
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    waiting = f"joining the Ray cluster at {address}" if address else "starting Ray on this machine"
     try:
-        ray.init(
-            address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if address else local),
-        )
+        with console.status(waiting) if console is not None else nullcontext():
+            ray.init(
+                address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else local),
+            )
     except Exception as error:
         if address:
             raise InputError(f"--address {address}: no Ray cluster could be joined there ({error})") from error

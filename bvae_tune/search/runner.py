@@ -165,7 +165,7 @@ def drive(
         prepare(study)
         try:
             if not (study.finished if searching else study.controls_finished):
-                with ray_session(address, meanwhile=_TUNING):
+                with ray_session(address, meanwhile=_TUNING, console=console):
                     from bvae_tune.search.tuning import probe, run_trials
 
                     placement = place(config.resources, embedded=address is None)
