@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+# Error numbers of a disk that takes no more, its owner's quota included.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
 
 class InputError(ValueError):
     """Bad input: the message says what was wrong, where, and what would be right. Exit code 2."""

@@ -24,11 +24,6 @@ def kl_per_latent(codes: Codes) -> npt.NDArray[np.float64]:
     return kl_divergence(codes.mean.double(), codes.logvar.double()).mean(1).numpy(force=True)
 
 
-def latents_by_kl(kl: Sequence[float] | npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """Latents of one replica from the most to the least used: (M,) indices by falling KL, equals by index."""
-    return np.argsort(-np.asarray(kl, dtype=np.float64), kind="stable")
-
-
 def traversals(
     decoder: Decoder,
     codes: Tensor,

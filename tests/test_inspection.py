@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from bvae_tune.inspection import kl_per_latent, latents_by_kl, traversals
+from bvae_tune.inspection import kl_per_latent, traversals
 from bvae_tune.models.networks import Codes
 
 R, N, M = 2, 4, 5
@@ -33,10 +33,6 @@ def test_traversals_move_one_latent_and_hold_the_others() -> None:
         others = [m for m in range(M) if m != latent]
         for step in range(7):
             np.testing.assert_allclose(images[1, 2, position, step, others], 2 * codes[1, 2, others])
-
-
-def test_latents_go_from_most_to_least_used() -> None:
-    assert latents_by_kl([0.5, 3.0, 0.0, 3.0]).tolist() == [1, 3, 0, 2]
 
 
 def test_kl_per_latent_is_the_mean_over_images() -> None:

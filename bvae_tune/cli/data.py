@@ -21,13 +21,22 @@ Source = Annotated[str, typer.Argument(metavar="[shapes|FILE]", help="The 2D sha
 
 @app.command()
 def build(source: Source = "shapes") -> None:
-    """Build a dataset's store in the cache, where it is not there yet."""
+    """Build a dataset's store in the cache, where it is not there yet or damaged."""
+    from bvae_tune.data.image_store import DamagedStoreError
     from bvae_tune.data.sources import open_dataset
     from bvae_tune.search.building import building
 
-    out = console()
+    out, dataset = console(), _dataset(source)
     with building(out) as progress:
-        store = open_dataset(_dataset(source), progress)
+        store = open_dataset(dataset, progress)
+        try:
+            store.verify()
+        except DamagedStoreError:
+            if dataset.source == "arrow":
+                raise
+            out.print(f"{store.path}: damaged; built anew", soft_wrap=True)
+            store.path.unlink()
+            store = open_dataset(dataset, progress)
     out.print(f"{store.count:,} images in {store.path}", soft_wrap=True)
 
 
@@ -57,6 +66,8 @@ def info(
         words = {"mean pixel": f"{facts.mean_pixel:.4f}", "checksum": facts.damage or "matches the content"}
         out.print(data_info(store, words, facts.equal))
         out.print(f"samples: {path}", soft_wrap=True)
+    if facts.damage:
+        raise typer.Exit(2)
 
 
 def _dataset(source: str) -> DatasetConfig:

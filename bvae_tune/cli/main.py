@@ -9,9 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from bvae_tune.cli import data, looking, results, searching
-from bvae_tune.errors import InputError, RunError
+from bvae_tune.errors import NO_SPACE, InputError, RunError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Commands(TyperGroup):
@@ -26,9 +26,12 @@ class Commands(TyperGroup):
         except RunError as error:
             message, code = str(error), 1
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno in NO_SPACE:
+                message, code = f"{error.filename or 'the disk'}: {error.strerror}; free some space and run it again", 1
+            elif error.errno in _NOT_ALLOWED and error.filename:
+                message, code = f"{error.filename}: {error.strerror}; give a place that you may write to", 2
+            else:
                 raise
-            message, code = f"{error.filename or 'the disk'}: {error.strerror}; free some space and run it again", 1
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "interrupted", err=True)
             raise typer.Exit(130) from None

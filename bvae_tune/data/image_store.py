@@ -116,7 +116,9 @@ class ImageStore:
         factors = self.factors(np.arange(self.count)) if self.factor_names else None
         size = (self.channels, self.height, self.width)
         if content_fingerprint(self.packed, size, self.bits, factors, self._space) != self.fingerprint:
-            raise DamagedStoreError(f"{self.path}: the content does not match its checksum; build or import it again")
+            raise DamagedStoreError(
+                f"{self.path}: the content does not match its checksum; build it again (bvae-tune data build)"
+            )
 
 
 def unpack(packed: torch.Tensor, bits: int, dimensions: int) -> torch.Tensor:

@@ -26,6 +26,9 @@ class LabelsConfig:
         seed: of the draw.
         path: a Parquet or CSV file of labels (see `read_labels`); None to draw from a dataset that knows its factors.
         bins: into how many quantile bins a continuous column of the file is cut.
+
+    Raises:
+        InputError: a value outside its range.
     """
 
     count: int | None = None
@@ -33,6 +36,11 @@ class LabelsConfig:
     seed: int = 0
     path: str | None = None
     bins: int = 10
+
+    def __post_init__(self) -> None:
+        for key, least in (("seed", 0), ("bins", 2)):
+            if getattr(self, key) < least:
+                raise InputError(f"labels.{key}: {getattr(self, key)} must be at least {least}")
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,7 @@ def best(study: Study) -> RenderableType:
     ]
     if score.missing and whole is None:
         parts.append(Text(f"No trial represents every factor; this one misses {', '.join(score.missing)}."))
+    parts += [Text(f"{name} took no part: {why}") for name, why in score.unusable.items()]
     if not score.converged:
         parts.append(Text("The classifier of the metric stopped at its iteration bound: read the score with care."))
     if len(score.replica_scores) == 1:
@@ -280,10 +281,6 @@ def _cell(value: object) -> str:
 def _near(path: Path) -> Path:
     """The path as a person would type it here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _hundredths(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f}"
 
 
 def _style(record: TrialRecord) -> str:

@@ -83,11 +83,6 @@ class CheckpointFolder:
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path} holds no result ({error})") from error
 
-    def clear(self) -> None:
-        """Drop the folder."""
-        with suppress(FileNotFoundError):
-            self._fs.delete_dir(self._path)
-
     def _steps(self) -> list[str]:
         """Names of the running trial's checkpoints, by step; drops drafts that a killed worker left."""
         selector = fs.FileSelector(self._path, allow_not_found=True)

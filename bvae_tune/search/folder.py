@@ -15,6 +15,7 @@ Optuna's journal is a local file, so the folder lies on a disk of the driver, wh
 from __future__ import annotations
 
 import getpass
+import itertools
 import json
 import os
 import platform
@@ -30,7 +31,7 @@ from typing import Any
 import filelock
 import psutil
 
-from bvae_tune.errors import InputError
+from bvae_tune.errors import NO_SPACE, InputError
 from bvae_tune.search.journal import create_record
 from bvae_tune.search.storage import STUDY
 
@@ -42,10 +43,12 @@ _LOCK, _DRIVER = "driver.lock", "driver.json"
 _PACKAGES = ("bvae-tune", "torch", "ray", "optuna", "numpy", "scikit-learn", "pyarrow", "safetensors")
 
 
-def default_name(space: object = "study") -> str:
-    """A name with the time in it: `shapes-20250301-142530` for the search space `shapes` or `dir/shapes.yaml`."""
+def default_name(space: object, storage: str | Path) -> str:
+    """A name with the time in it that is free there: `shapes-20250301-142530` for `shapes` or `dir/shapes.yaml`."""
     stem = Path(space).stem if isinstance(space, str | Path) else "study"
-    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not (Path(storage).expanduser() / name).exists())
 
 
 def create_folder(storage: str | Path, name: str, space_yaml: str, facts: Mapping[str, Any]) -> Path:
@@ -60,6 +63,7 @@ def create_folder(storage: str | Path, name: str, space_yaml: str, facts: Mappin
     Raises:
         InputError: the name exists already or is no folder name, or the storage is not a path of this machine or
             cannot be written.
+        OSError: no space left.
     """
     if "://" in str(storage):
         raise InputError(f"--storage {storage}: give a folder of this machine (one that all nodes mount, on a cluster)")
@@ -79,6 +83,8 @@ def create_folder(storage: str | Path, name: str, space_yaml: str, facts: Mappin
         draft.rename(path)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
+        if error.errno in NO_SPACE:
+            raise
         raise InputError(taken if path.exists() else f"--storage {storage}: cannot be written ({error})") from error
     return path
 
@@ -143,6 +149,7 @@ def driver_lock(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {who} drives this study; wait for it, or stop it first") from None
     try:
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "user": _user(), "since": time.time()}
+        mine["born"] = psutil.Process().create_time()
         write_atomically(path / _DRIVER, json.dumps(mine).encode())
         repair(path)
         yield
@@ -157,11 +164,20 @@ def holder(path: Path) -> str | None:
     try:
         data = json.loads((path / _DRIVER).read_text())
         host, pid, user, since = data["host"], int(data["pid"]), data["user"], float(data["since"])
+        born = float(data["born"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if host == socket.gethostname() and not psutil.pid_exists(pid):
+    if host == socket.gethostname() and not _alive(pid, born):
         return None
     return f"process {pid} of {user} on {host} (since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))})"
+
+
+def _alive(pid: int, born: float) -> bool:
+    """Whether the process is still there, and not another one that was given its number."""
+    try:
+        return abs(psutil.Process(pid).create_time() - born) < 1
+    except psutil.Error:
+        return False
 
 
 def repair(path: Path) -> None:

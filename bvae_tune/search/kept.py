@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bvae_tune.data.image_store import ImageStore
-from bvae_tune.data.labels import WeakLabels
+from bvae_tune.data.labels import LabelsConfig, WeakLabels
 from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.evaluation import encode_labelled, score
 from bvae_tune.inspection import kl_per_latent, traversals
+from bvae_tune.metrics.agreement import informative_latents
 from bvae_tune.metrics.mutual_information import information
 from bvae_tune.metrics.protocol import MISSING_INFORMATION, TrialScore
-from bvae_tune.models.networks import TrainedModel, load_model
+from bvae_tune.models.networks import Codes, TrainedModel, load_model
+from bvae_tune.search.task import check_fingerprints
 from bvae_tune.space import load_space
 from bvae_tune.wording import percent
 
@@ -61,7 +63,8 @@ def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = ()) ->
         settings: `key=value` for keys of metric and labels, `protocol.classifier_seeds` and `protocol.keep`.
 
     Raises:
-        InputError: the weights are not kept, a setting is wrong or is none of evaluation.
+        InputError: the weights are not kept, images or labels have changed, a setting is wrong or is none of
+            evaluation.
     """
     for setting in settings:
         if not setting.strip().startswith(_RESCORABLE):
@@ -70,8 +73,7 @@ def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = ()) ->
                 "(metric.*, labels.*, protocol.classifier_seeds, protocol.keep); training is done"
             )
     config = load_space(study.config, settings)
-    store = open_dataset(config.dataset)
-    labels = load_labels(config.labels, store)
+    store, labels = _open(study, config.labels)
     codes = encode_labelled(_load(study, record, store), store, labels)
     return score(codes, labels, config.metric, config.protocol, config.search.seed)
 
@@ -89,12 +91,11 @@ def traverse(
         steps: so many values.
 
     Raises:
-        InputError: the weights are not kept, or there is no such image.
+        InputError: the weights are not kept, images or labels have changed, or there is no such image.
     """
     if record.result is None:
         raise InputError(f"{record.label}: it has not reported yet")
-    store = open_dataset(study.config.dataset)
-    labels = load_labels(study.config.labels, store)
+    store, labels = _open(study, study.config.labels)
     chosen = int(labels.indices[0]) if image is None else image
     if not 0 <= chosen < store.count:
         raise InputError(f"--image {image}: {store.name} has the images 0 to {store.count - 1}")
@@ -113,20 +114,31 @@ def traverse(
         decoded=decoded.reshape(-1, steps, *shape),
         kl=tuple(kl_per_latent(known)[replica].tolist()),
         values=tuple(np.linspace(-limit, limit, steps).tolist()),
-        meanings=_meanings(known.mean[replica].numpy(), labels, tuple(record.result.score.information)),
+        meanings=_meanings(known, replica, labels, tuple(record.result.score.information)),
     )
 
 
-def _meanings(means: npt.NDArray[np.float32], labels: WeakLabels, usable: tuple[str, ...]) -> tuple[str, ...]:
-    """What each latent of means (n, M) knows most of, among the usable factors."""
+def _meanings(codes: Codes, replica: int, labels: WeakLabels, usable: tuple[str, ...]) -> tuple[str, ...]:
+    """What each latent of the replica knows most of, among the usable factors; a switched-off one knows nothing."""
     factors = labels.factors[:, [labels.names.index(name) for name in usable]]
+    means = codes.mean.numpy()
+    informative = informative_latents(means, None if codes.logvar is None else codes.logvar.numpy())[replica]
     found = []
-    for latent in range(means.shape[1]):
-        shares = information(means[None, :, latent : latent + 1], factors).factors[0]
+    for latent in range(means.shape[2]):
+        shares = information(means[replica, None, :, latent : latent + 1], factors).factors[0]
         best = int(shares.argmax())
-        known = shares[best] >= MISSING_INFORMATION
+        known = informative[latent] and shares[best] >= MISSING_INFORMATION
         found.append(f"{usable[best].replace('_', ' ')} {percent(float(shares[best]))}" if known else "")
     return tuple(found)
+
+
+def _open(study: Study, config: LabelsConfig) -> tuple[ImageStore, WeakLabels]:
+    """The study's images, and these labels of them; both as they were, unless other labels are asked for."""
+    store = open_dataset(study.config.dataset)
+    labels = load_labels(config, store)
+    wanted = study.facts["labels"] if config == study.config.labels else labels.fingerprint
+    check_fingerprints(store, labels, (study.facts["images"], wanted))
+    return store, labels
 
 
 def _load(study: Study, record: TrialRecord, store: ImageStore) -> TrainedModel:

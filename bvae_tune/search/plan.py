@@ -17,7 +17,7 @@ import psutil
 
 from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import RunError
-from bvae_tune.models.config import ModelConfig
+from bvae_tune.models.config import TABLE_1_WIDTHS, ModelConfig
 from bvae_tune.search.checkpoints import KEPT_WHILE_RUNNING
 from bvae_tune.search.cluster import Placement, placement_on
 from bvae_tune.search.sampling import trials_possible
@@ -143,17 +143,19 @@ def make_plan(config: StudyConfig) -> Plan:
 
 def costliest(config: StudyConfig) -> tuple[ModelConfig, TrainingConfig]:
     """The model and training of the trial with the largest searched sizes and the most steps."""
-    return configure(config, {key: _largest(distribution) for key, distribution in config.space.items()})
+    default = float(sum(TABLE_1_WIDTHS[config.model.architecture]))
 
+    def size(choice: Scalar) -> float:
+        if choice is None:  # of widths: those of Table 1
+            return default
+        if isinstance(choice, str):  # widths, as their JSON text, or a name
+            return float(sum(json.loads(choice))) if choice.startswith("[") else 0.0
+        return float(choice)
 
-def _largest(distribution: Distribution) -> Scalar:
-    return distribution.high if distribution.high is not None else max(distribution.choices, key=_size)
+    def largest(distribution: Distribution) -> Scalar:
+        return distribution.high if distribution.high is not None else max(distribution.choices, key=size)
 
-
-def _size(choice: Scalar) -> float:
-    if isinstance(choice, str) and choice.startswith("["):  # widths, as their JSON text
-        return float(sum(json.loads(choice)))
-    return 0.0 if choice is None or isinstance(choice, str) else float(choice)
+    return configure(config, {key: largest(distribution) for key, distribution in config.space.items()})
 
 
 def calibrate(
@@ -163,7 +165,7 @@ def calibrate(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, mp_context=context) as pool:
         futures = [
-            pool.submit(measure, config, model, training, placement.threads, placement.gpus > 0, number)
+            pool.submit(measure, config, model, training, placement.threads, _device(placement, number), number)
             for number in range(at_once)
         ]
         try:
@@ -175,8 +177,15 @@ def calibrate(
             ) from None
 
 
+def _device(placement: Placement, number: int) -> str:
+    """Where Ray would put the trial among this machine's GPUs: as many on each as fit."""
+    if not placement.gpus:
+        return "cpu"
+    return f"cuda:{int(number * placement.gpus) % max(1, int(placement.all_gpus))}"
+
+
 def measure(
-    config: StudyConfig, model: ModelConfig, training: TrainingConfig, threads: int, gpu: bool, number: int
+    config: StudyConfig, model: ModelConfig, training: TrainingConfig, threads: int, device: str, number: int
 ) -> Calibration:
     """Train for a few seconds and evaluate once, in this process."""
     import torch
@@ -189,7 +198,7 @@ def measure(
     labels = load_labels(config.labels, store)
     replicas = config.protocol.replicas
     seeds = range(number * replicas, (number + 1) * replicas)
-    bank = Bank(model, training, store, seeds, device="cuda" if gpu else "cpu")
+    bank = Bank(model, training, store, seeds, device=device)
     bank.train(1)  # the first step allocates
     steps = max(1, int(MEASURED_SECONDS / bank.train(2).seconds))
     seconds_per_step = bank.train(2 + steps).seconds / steps
@@ -203,7 +212,7 @@ def measure(
         weights_bytes=sum(tensor.nbytes for tensor in weights),
         checkpoint_bytes=sum(tensor.nbytes for tensor in bank.state().values()),
         memory_bytes=memory.rss - memory.shared,
-        gpu_bytes=torch.cuda.max_memory_allocated() if gpu else 0,
+        gpu_bytes=0 if device == "cpu" else torch.cuda.max_memory_allocated(device),
         seconds_per_step=seconds_per_step,
         seconds_per_report=seconds_per_report,
     )

@@ -149,20 +149,13 @@ class Recorder:
             searched = self._study.trials if self._searching else []
             self._progress.update([*self._study.controls, *searched])
 
-    def tidy(self) -> None:
-        """Drop the checkpoints of finished trials: of the searched ones all but the best, of the controls all."""
-        kept = kept_trials(self._study.trials, self._study.config.search.keep_models)
-        for record, folder in ((self._study.searched, TRIALS), (self._study.control_trials, CONTROLS)):
-            for path in (self._study.path / folder).glob("[0-9]*"):
-                number = int(path.name)
-                finished = record.get_trials(deepcopy=False)[number].state.is_finished()
-                if finished and (folder == CONTROLS or number not in kept):
-                    shutil.rmtree(path, ignore_errors=True)
-
     @cached_property
-    def _tensorboard(self) -> TensorBoardLog:
-        from bvae_tune.search.tensorboard import TensorBoardLog  # slow to import; a trial is training by now
-
+    def _tensorboard(self) -> TensorBoardLog | None:
+        try:
+            from bvae_tune.search.tensorboard import TensorBoardLog  # slow to import; a trial is training by now
+        except ImportError as error:
+            self._tell(f"nothing is logged for TensorBoard: {error}")
+            return None
         return TensorBoardLog(self._study.path / TENSORBOARD, self._study.config.space, self._tell)
 
     def _tell(self, text: str) -> None:
@@ -234,7 +227,8 @@ class Recorder:
         if step in stored.intermediate_values:
             return
         report = TrialResult.from_dict(json.loads(result["result"]))
-        self._tensorboard.write_result(read_trial(stored), report)
+        if self._tensorboard is not None:
+            self._tensorboard.write_result(read_trial(stored), report)
         if entry.trial.user_attrs.get("node") != result["node"]:
             entry.trial.set_user_attr("node", result["node"])
         entry.trial.set_user_attr("result", report.to_dict())
@@ -262,14 +256,26 @@ class Recorder:
 
     def _end(self, entry: _Open, state: TrialState, value: float | None = None) -> None:
         entry.study.tell(entry.trial.number, value, state=state, skip_if_finished=True)
-        self._tensorboard.finish(read_trial(entry.stored))
-        self.tidy()
+        if self._tensorboard is not None:
+            self._tensorboard.finish(read_trial(entry.stored))
+        tidy(self._study)
 
     def _end_failed(self, entry: _Open, reason: str, traceback: str | None = None) -> None:
         if traceback is not None:
             entry.trial.set_user_attr("traceback", traceback)
         entry.trial.set_user_attr("reason", reason)
         self._end(entry, TrialState.FAIL)
+
+
+def tidy(study: Study) -> None:
+    """Drop the checkpoints of finished trials: of the searched ones all but the best, of the controls all."""
+    kept = kept_trials(study.trials, study.config.search.keep_models)
+    for record, folder in ((study.searched, TRIALS), (study.control_trials, CONTROLS)):
+        for path in (study.path / folder).glob("[0-9]*"):
+            number = int(path.name)
+            finished = record.get_trials(deepcopy=False)[number].state.is_finished()
+            if finished and (folder == CONTROLS or number not in kept):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _in_state(record: optuna.Study, state: TrialState) -> list[FrozenTrial]:

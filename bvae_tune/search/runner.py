@@ -23,6 +23,7 @@ from bvae_tune.search import folder
 from bvae_tune.search.building import building
 from bvae_tune.search.cluster import place, ray_session
 from bvae_tune.search.journal import open_record
+from bvae_tune.search.recorder import tidy
 from bvae_tune.search.records import setting_of
 from bvae_tune.search.sampling import SeededSampler, trials_possible
 from bvae_tune.search.study import Study
@@ -70,7 +71,7 @@ def search(
         SearchInterrupted: Ctrl-C or SIGTERM.
     """
     config = load_space(space, overrides)
-    path = create(config, name or folder.default_name(space), storage, console)
+    path = create(config, name or folder.default_name(space, storage), storage, console)
     try:
         return drive(path, _add_baselines, address=address, console=console)
     except InputError:
@@ -100,14 +101,11 @@ def resume(
 
     def prepare(study: Study) -> None:
         _add_baselines(study)
-        if extra_trials:
-            wanted = study.trials_wanted + extra_trials
-            possible = trials_possible(study.config.space, study.config.search)
-            if possible is not None and wanted > possible:
-                raise InputError(f"--trials +{extra_trials}: the grid of this study has {possible} points only")
-            study.searched.set_user_attr("trials_wanted", wanted)
+        possible = trials_possible(study.config.space, study.config.search)
+        if extra_trials and possible is not None and study.trials_wanted + extra_trials > possible:
+            raise InputError(f"--trials +{extra_trials}: the grid of this study has {possible} points only")
 
-    return drive(Study.open(path).path, prepare, address=address, console=console)
+    return drive(Study.open(path).path, prepare, address=address, console=console, extra_trials=extra_trials)
 
 
 def create(config: StudyConfig, name: str, storage: str | Path, console: Console | None = None) -> Path:
@@ -148,6 +146,7 @@ def drive(
     address: str | None,
     console: Console | None,
     searching: bool = True,
+    extra_trials: int = 0,
 ) -> Study:
     """Be the driver of a study until nothing is left to run.
 
@@ -156,7 +155,9 @@ def drive(
         prepare: called under the lock before anything runs; adds what is to be run.
         address, console: as for `search`.
         searching: run searched trials too, not controls only.
+        extra_trials: searched trials to add, once it is known that they can run.
     """
+    began = time.time()
     with _told(path), folder.driver_lock(path):
         config = load_space(path / folder.SPACE)
         study = Study(path, open_record(path / folder.JOURNAL, SeededSampler(config.search, config.space)))
@@ -164,14 +165,17 @@ def drive(
         check_fingerprints(store, labels, (study.facts["images"], study.facts["labels"]))
         prepare(study)
         try:
-            if not (study.finished if searching else study.controls_finished):
+            tidy(study)  # a kill may have come between a trial's end and this
+            if extra_trials or not (study.finished if searching else study.controls_finished):
                 with ray_session(address, meanwhile=_TUNING, console=console):
                     from bvae_tune.search.tuning import probe, run_trials
 
                     placement = place(config.resources, embedded=address is None)
                     if address is not None:
                         probe(path)
-                    run_trials(study, placement, console, searching)
+                    if extra_trials:
+                        study.searched.set_user_attr("trials_wanted", study.trials_wanted + extra_trials)
+                    run_trials(study, placement, console, searching, began)
         except BaseException:
             with suppress(OSError):
                 _leave(study)

@@ -29,7 +29,7 @@ def find_run(run: str, storage: Path) -> Path:
     for path in (Path(run).expanduser(), storage.expanduser() / run):
         if (path / STUDY).is_file():
             return path
-    begun = {path.parent: path.stat().st_mtime for path in storage.expanduser().glob(f"*/{STUDY}")}
+    begun = {path.parent: path.stat().st_mtime for path in storage.expanduser().glob(f"[!.]*/{STUDY}")}
     known = sorted(begun, key=lambda path: begun[path], reverse=True)
     if not known:
         raise InputError(

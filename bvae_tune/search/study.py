@@ -111,15 +111,15 @@ class Study:
     def share_of_work(self) -> float | None:
         """Seconds x cores that training and evaluation took, over wall seconds x cores of all runs of the study.
 
-        None while a run goes on, and if one was killed before it could note its end. What was done twice after a
-        kill counts once.
+        None while a run goes on, if one was killed before it could note its end, and if no core was up when the runs
+        began (a cluster that grows). What was done twice after a kill counts once.
         """
         sessions = list(self.sessions)
         if not sessions or any("end" not in session for session in sessions):
             return None
         available = sum((session["end"] - session["start"]) * session["cores"] for session in sessions)
         seconds = sum(record.seconds or 0.0 for record in (*self.trials, *self.controls))
-        return float(seconds * self.config.resources.cpus_per_trial / available)
+        return float(seconds * self.config.resources.cpus_per_trial / available) if available else None
 
     @property
     def sessions(self) -> list[dict[str, Any]]:

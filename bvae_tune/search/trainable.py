@@ -5,7 +5,6 @@ The driver imports this for its name only, so torch is imported where a worker f
 
 from __future__ import annotations
 
-import errno
 import json
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -13,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from bvae_tune.errors import InputError, RunError
+from bvae_tune.errors import NO_SPACE, InputError, RunError
 from bvae_tune.search.task import TrialTask
 
 if TYPE_CHECKING:
     from bvae_tune.search.trial_run import TrialData, TrialRun
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class BetaVAETrainable(tune.Trainable):
@@ -60,7 +57,7 @@ class BetaVAETrainable(tune.Trainable):
         except (InputError, RunError) as error:
             return {"done": True, "reason": str(error)}
         except OSError as error:
-            if error.errno not in _NO_SPACE:
+            if error.errno not in NO_SPACE:
                 raise
             return {"done": True, "fatal": f"{self._task.study}: no space left ({error})"}
         except torch.AcceleratorError:

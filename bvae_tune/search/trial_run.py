@@ -37,14 +37,14 @@ class TrialData:
         """The task's images and labels.
 
         Raises:
-            NodeError: they cannot be opened here, or are not those that the study was made with.
+            NodeError: they cannot be opened or cached here, or are not those that the study was made with.
         """
         if self._opened is None or self._opened[:2] != (task.dataset, task.labels):
             try:
                 store = open_dataset(task.dataset)
                 labels = load_labels(task.labels, store)
                 check_fingerprints(store, labels, task.fingerprints)
-            except InputError as error:
+            except (InputError, RunError) as error:
                 raise NodeError(f"{platform.node()}: {error}") from error
             self._opened = (task.dataset, task.labels, store, labels)
         return self._opened[2:]

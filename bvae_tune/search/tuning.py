@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 RETRIES = 2
 
 
-def run_trials(study: Study, placement: Placement, console: Console | None, searching: bool) -> None:
+def run_trials(
+    study: Study, placement: Placement, console: Console | None, searching: bool, began: float | None = None
+) -> None:
     """Run what is unfinished and what is still to come, and note the run's start and end in the record.
 
     Args:
@@ -39,6 +41,7 @@ def run_trials(study: Study, placement: Placement, console: Console | None, sear
         placement: what a trial gets, and how many run at once.
         console: shows progress there.
         searching: run searched trials too, not controls only.
+        began: when the driver began, Unix time; now if not given.
 
     Raises:
         RunError: the run had to stop; what was recorded is safe.
@@ -46,7 +49,7 @@ def run_trials(study: Study, placement: Placement, console: Console | None, sear
     """
     session = f"session {len(study.sessions):04d}"
     facts = {
-        "start": time.time(),
+        "start": time.time() if began is None else began,
         "cores": placement.cores,
         "gpus": placement.all_gpus,
         "concurrent": placement.concurrent,
@@ -54,7 +57,6 @@ def run_trials(study: Study, placement: Placement, console: Console | None, sear
     study.searched.set_user_attr(session, facts)
     with _progress(study, console, searching) as progress:
         recorder = Recorder(study, placement, searching, progress)
-        recorder.tidy()
         recorder.show()
         with _interrupts(recorder.interrupted):
             try:

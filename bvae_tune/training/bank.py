@@ -13,7 +13,7 @@ from bvae_tune.data.image_store import ImageStore
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.models.config import ModelConfig, beta_of
 from bvae_tune.models.networks import Codes
-from bvae_tune.training.batches import UniformBatches
+from bvae_tune.training.batches import BatchPlan, UniformBatches
 from bvae_tune.training.config import TrainingConfig
 from bvae_tune.training.memory import is_out_of_memory, keep_freed_memory
 from bvae_tune.training.vae import BetaVAE, Learner, StepLosses
@@ -81,7 +81,7 @@ class Bank:
         self.device = device
         self.step_count = 0
         self.finite = True
-        self._batches = UniformBatches(store.count, training.batch_size, device)
+        self._batches: BatchPlan = UniformBatches(store.count, training.batch_size, device)
         self._together = together or (1 if torch.device(device).type == "cpu" else len(seeds))
         self._learner: Learner = BetaVAE(model, training, store, betas, device, self._together)
         self._learner.init(seeds)

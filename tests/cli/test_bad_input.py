@@ -25,6 +25,8 @@ from bvae_tune.data.image_store import open_store
         (["labels.factors=[x]"], "two usable factors"),
         (["labels.factors=[x, z]"], "no factor 'z'"),
         (["labels.count=5000"], "there are 108"),
+        (["labels.seed=-1"], "labels.seed=-1: -1 must be at least 0"),
+        (["labels.bins=1"], "labels.bins=1: 1 must be at least 2"),
         (["dataset.path=nowhere.npz"], "nowhere.npz"),
         (["dataset.path=null"], "dataset.path"),
         (["labels.path=nowhere.csv"], "nowhere.csv"),
@@ -162,4 +164,19 @@ def test_a_changed_dataset_is_told(
     position = content.index(b"\x80\x00\x00")  # within the packed pixels of the first images
     content[position] ^= 1
     store.write_bytes(bytes(content))
-    assert "does not match its checksum" in json.loads(invoke("data", "info", source, "--json").stdout)["damage"]
+    told = invoke("data", "info", source, "--json")
+    assert told.returncode == 2
+    assert "bvae-tune data build" in json.loads(told.stdout)["damage"]
+    imported = invoke("data", "info", store)
+    assert imported.returncode == 2
+    assert "does not match its checksum" in imported.stdout
+    assert invoke("data", "build", store).returncode == 2
+    assert "damaged; built anew" in invoke("data", "build", source).stdout
+    assert invoke("data", "info", source).returncode == 0
+
+
+def test_a_place_that_may_not_be_written_to(invoke: Callable[..., CompletedProcess[str]], space_file: Path) -> None:
+    # Not even root may make files there.
+    outcome = invoke("data", "info", space_file.with_name("squares.npz"), "--sheet", "/proc/self/sheet.png")
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("error: /proc/self/")

@@ -169,6 +169,14 @@ def test_a_score_that_did_not_converge_says_so(make_study: MakeStudy, make_recor
     assert "stopped at its iteration bound" in words(printed(tables.best(make_study([record], []))))
 
 
+def test_a_factor_that_took_no_part_is_told_with_the_reason(make_study: MakeStudy, make_record: MakeRecord) -> None:
+    record = make_record(0)
+    assert record.result is not None
+    score = dataclasses.replace(record.result.score, unusable={"colour": "one value only"})
+    record = dataclasses.replace(record, result=dataclasses.replace(record.result, score=score))
+    assert "colour took no part: one value only" in words(printed(tables.best(make_study([record], []))))
+
+
 def test_a_confirmation_shows_both_with_their_spread_and_the_lead() -> None:
     found = Confirmation(4, 32.1, 0.08, 10, 0.91, (0.83, 0.85, 0.79, 0.9), (0.5, 0.55, 0.61, 0.48), 4, 1)
     text = printed(tables.confirmation(found))

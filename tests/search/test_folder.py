@@ -72,9 +72,24 @@ def test_storage_must_be_a_folder_of_this_machine(tmp_path: Path) -> None:
         folder.create_folder(tmp_path / "file", "one", "", FACTS)
 
 
-def test_default_names_carry_the_space_and_a_time() -> None:
-    assert folder.default_name("dir/shapes.yaml").startswith("shapes-20")
-    assert folder.default_name({"model": {}}).startswith("study-20")
+def test_default_names_carry_the_space_and_a_time_and_are_free(tmp_path: Path) -> None:
+    assert folder.default_name({"model": {}}, tmp_path).startswith("study-20")
+    names = []
+    for _ in range(20):
+        names.append(folder.default_name("dir/shapes.yaml", tmp_path))
+        (tmp_path / names[-1]).mkdir()
+    assert all(name.startswith("shapes-20") for name in names)
+    assert len(set(names)) == 20
+
+
+def test_a_process_that_has_got_a_dead_drivers_number_does_not_count(study: Path) -> None:
+    process = hold(study)
+    driver = study / "driver.json"
+    held = json.loads(driver.read_text())
+    process.kill()
+    process.wait()
+    driver.write_text(json.dumps(held | {"pid": os.getpid()}))
+    assert folder.holder(study) is None
 
 
 def test_a_newer_format_is_refused(study: Path) -> None:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from bvae_tune.data.sources import load_labels, open_dataset
+from bvae_tune.data.labels import WeakLabels
+from bvae_tune.data.sources import import_arrays, load_labels, open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.evaluation import encode_labelled, score
+from bvae_tune.models.networks import Codes
 from bvae_tune.search import runner
-from bvae_tune.search.kept import evaluate, traverse
+from bvae_tune.search.kept import _meanings, evaluate, traverse
 from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.study import Study
 from bvae_tune.search.task import TrialTask
@@ -103,6 +105,31 @@ def test_a_latent_is_named_by_what_it_knows(trained: tuple[Study, TrialRecord, B
         name, _, share = meaning.rpartition(" ")
         assert name in known
         assert float(share.rstrip("%")) >= 5
+
+
+def test_a_switched_off_latent_has_no_meaning() -> None:
+    factors = np.random.default_rng(0).integers(0, 3, (500, 2))
+    mean = torch.from_numpy(factors.astype(np.float32) * np.array([2, 1e-3], np.float32))[None]
+    labels = WeakLabels(("a", "b"), np.arange(500), factors)
+    logvar = torch.tensor([-4.0, 0.0]).expand(1, 500, 2)
+    assert _meanings(Codes(mean, logvar), 0, labels, ("a", "b")) == ("a 100.0%", "")
+    assert _meanings(Codes(mean, None), 0, labels, ("a", "b")) == ("a 100.0%", "b 100.0%")
+
+
+def test_other_images_than_the_studys_are_refused(
+    trained: tuple[Study, TrialRecord, Bank], make_space: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    study, record, _ = trained
+    store = open_dataset(study.config.dataset)
+    every = np.arange(store.count)
+    upside_down = store.gather(every).numpy().reshape(-1, 8, 8)[::-1]
+    factors = store.factors(every)
+    import_arrays(upside_down, factors=factors, factor_names=store.factor_names, path=tmp_path / "other.arrow")
+    space = make_space(dataset={"path": str(tmp_path / "other.arrow")}, protocol={"replicas": 2})
+    study.config = load_space(space)
+    for ask in (evaluate, traverse):
+        with pytest.raises(InputError, match="the images are not those"):
+            ask(study, record)
 
 
 def test_what_cannot_be_asked(trained: tuple[Study, TrialRecord, Bank]) -> None:

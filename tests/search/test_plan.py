@@ -27,6 +27,9 @@ def test_the_costliest_trial_takes_the_largest_of_everything(make_space: MakeSpa
     model, training = costliest(load_space(make_space(space=searched)))
     assert (model.latent_size, model.widths, model.beta) == (6, (100,), 16)
     assert (training.batch_size, training.steps) == (32, 40)
+    # null stands for Table 1's.
+    searched["model.widths"] = {"categorical": [[9, 9, 9], None, [100]]}
+    assert costliest(load_space(make_space(space=searched)))[0].widths is None
 
 
 def test_sizes_are_those_of_the_bank(make_space: MakeSpace) -> None:

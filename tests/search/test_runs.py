@@ -19,6 +19,9 @@ def storage(tmp_path: Path) -> Path:
         (tmp_path / name / "study.json").write_text("{}")
         os.utime(tmp_path / name / "study.json", (number, number))
     (tmp_path / "other").mkdir()
+    # What a kill leaves while a study's folder is made.
+    (tmp_path / ".eta.77").mkdir()
+    (tmp_path / ".eta.77" / "study.json").write_text("{}")
     return tmp_path
 
 

@@ -138,12 +138,18 @@ def test_progress_and_cost_are_told(finished: Study, told: io.StringIO) -> None:
     assert 0 < share < 1
     (session,) = finished.sessions
     assert session["concurrent"] == 2
+    finished.searched.set_user_attr("session 0000", {**session, "cores": 0})  # a cluster that grows from zero
+    assert finished.share_of_work is None
+    finished.searched.set_user_attr("session 0000", session)
     assert session["end"] > session["start"]
 
 
 def test_a_finished_study_is_extended_and_its_trials_are_not_run_again(own_copy: Path) -> None:
     before = Study.open(own_copy).trials
+    left = own_copy / "controls" / "00001"  # as by a kill right after the end of a trial
+    left.mkdir(parents=True)
     assert resume(own_copy).trials == before
+    assert not left.exists()
     extended = resume(own_copy, extra_trials=2)
     assert extended.trials[:4] == before
     assert [trial.state for trial in extended.trials] == ["complete"] * 6
@@ -186,6 +192,8 @@ def test_changed_images_and_wrong_extensions_are_refused_before_anything_runs(ow
     journal = (own_copy / "optuna.journal").read_bytes()
     with pytest.raises(InputError, match="trials to add"):
         resume(own_copy, extra_trials=-1)
+    with pytest.raises(InputError, match="nothing answers there"):
+        resume(own_copy, extra_trials=1, address="127.0.0.1:9")
     study = Study.open(own_copy)
     store = open_dataset(study.config.dataset)
     changed = tmp_path / "changed.arrow"

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from bvae_tune.data.sources import DatasetConfig
 from bvae_tune.search.checkpoints import CheckpointFolder
 from bvae_tune.search.records import TrialResult
 from bvae_tune.search.storage import WEIGHTS
@@ -111,6 +113,17 @@ def test_a_node_without_the_study_or_with_other_images_says_so(make_task: MakeTa
     for fingerprints, what in ((("0" * 64, task.fingerprints[1]), "images"), ((task.fingerprints[0], "0"), "labels")):
         with pytest.raises(NodeError, match=f"the {what} are not those"):
             TrialRun(dataclasses.replace(task, fingerprints=fingerprints), TrialData()).advance()
+
+
+def test_a_node_whose_cache_cannot_be_written_ends_the_run_and_not_the_trial(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "images.npz", images=np.eye(8, dtype=np.uint8)[None].repeat(9, 0))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BVAE_TUNE_CACHE", str(tmp_path / "file"))
+    task = dataclasses.replace(make_task(), dataset=DatasetConfig("npz", str(tmp_path / "images.npz")))
+    with pytest.raises(NodeError, match="cannot be written"):
+        TrialRun(task, TrialData()).advance()
 
 
 def test_images_are_opened_once_for_all_trials_of_a_worker(make_task: MakeTask) -> None:
