@@ -33,12 +33,10 @@ def read_labels(path: str | Path, store: ImageStore, config: LabelsConfig) -> We
     Raises:
         InputError: the file is missing or unreadable; it has no column `index`, no factor, or not the one asked for; an
             index that is missing, no whole number, not in the store, or there twice; a value that is no number among
-            numbers; nothing known; more labels asked for than it has; fewer than two bins. Rows are counted from 1,
+            numbers; nothing known; more labels asked for than it has. Rows are counted from 1,
             without the line of names.
     """
     path = Path(path)
-    if config.bins < 2:
-        raise InputError(f"labels.bins: {config.bins}; at least 2")
     table = _read(path)
     names = _factor_names(path, table)
     if config.factors is not None:

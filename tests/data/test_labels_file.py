@@ -136,7 +136,7 @@ def test_a_mistake_is_named_with_its_place(small: ImageStore, tmp_path: Path, te
             r"no factor 'hight' among those in .*\.csv: height, width; did you mean 'height'\?",
         ),
         ({"count": 3}, r"labels\.count: 3; there are 2 labels in .*labels\.csv"),
-        ({"bins": 1}, r"labels\.bins: 1; at least 2"),
+        ({"bins": 1}, r"labels\.bins: 1 must be at least 2"),
     ],
 )
 def test_a_setting_that_does_not_fit_the_file(
