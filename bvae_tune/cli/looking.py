@@ -37,6 +37,9 @@ def traverse(
     run: Run,
     trial: Trial = None,
     image: Annotated[int | None, typer.Option(metavar="N", help="Whose code; the first labelled image's.")] = None,
+    latents: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the N latents of the highest KL.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="PNG; in the study's folder if left out.")] = None,
     storage: Storage = STORAGE,
 ) -> None:
@@ -54,7 +57,7 @@ def traverse(
     found = decode(study, record, image)
     title = f"{study.name}, {record.label}: β {significant(record.beta)}, M {record.latent_size}, image {found.image}"
     figure = traversals(
-        found.pixels, found.reconstruction, found.decoded, found.kl, found.values, title, found.meanings
+        found.pixels, found.reconstruction, found.decoded, found.kl, found.values, title, found.meanings, latents
     )
     write_png(figure, path)
     console().print(str(path), soft_wrap=True)

@@ -103,6 +103,6 @@ def _show(out: Console, study: Study) -> None:
     from bvae_tune.reporting.tables import best
 
     curve: Path = study.path / CURVE
-    write_png(score_curve(study.trials, study.controls, study.name), curve)
+    write_png(score_curve(study.trials, study.controls, f"{study.name}: score of each trial against β"), curve)
     out.print(best(study))
     out.print(f"Score against β: {curve}", soft_wrap=True)

@@ -75,6 +75,7 @@ def traversals(
     values: Sequence[float],
     title: str,
     meanings: Sequence[str] | None = None,
+    shown: int | None = None,
 ) -> Figure:
     """Latent traversals: a row for each latent in order of KL, a column for each value that the latent is set to.
 
@@ -86,8 +87,9 @@ def traversals(
         values: (steps,), one per column.
         title: over the figure.
         meanings: (M,) what each latent stands for ("scale 61%"), under its KL; empty for nothing.
+        shown: so many latents at most, those of the highest KL; None for all.
     """
-    order = np.argsort(-np.asarray(kl), kind="stable")
+    order = np.argsort(-np.asarray(kl), kind="stable")[:shown]
     cells = np.full((max(2, len(order)), 1 + len(values), *image.shape), np.nan, np.float32)
     cells[0, 0], cells[1, 0] = image, reconstruction
     cells[: len(order), 1:] = decoded[order]
