@@ -325,11 +325,11 @@ def _explain(data: Any, location: KeyPath, details: Any) -> tuple[KeyPath, str]:
 
 
 def _unknown(given: str, allowed: Iterable[str]) -> str:
-    """`betta: did you mean beta? (allowed: ...)`."""
+    """`'betta', did you mean beta? (allowed: ...)`."""
     options = list(allowed)
     close = difflib.get_close_matches(given, options, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{given!r}: {hint}(allowed: {', '.join(options)})"
+    hint = f", did you mean {close[0]}?" if close else ""
+    return f"{given!r}{hint} (allowed: {', '.join(options)})"
 
 
 def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], paths: Mapping[str, str]) -> None:

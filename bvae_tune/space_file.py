@@ -89,6 +89,10 @@ def read_space_file(path: Path) -> SpaceFile:
         if node is not None:
             _note_lines(str(path), node, (), lines)
         data = {} if node is None else loader.construct_document(node)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"{path}: a part of it contains itself (through an anchor, &name and *name)") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""

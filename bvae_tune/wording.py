@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
+
+def command(name: str, path: Path) -> str:
+    """`bvae-tune resume runs/one`, the path quoted where a shell needs it."""
+    return f"bvae-tune {name} {shlex.quote(str(path))}"
+
 
 def percent(share: float | None) -> str:
     """A share in [0, 1] as `72.3%`; a dash where there is none."""

@@ -132,6 +132,7 @@ def test_an_unknown_name_lists_the_packaged_ones() -> None:
         ("search: {", "resources: {concurrent_trials: 0}\nsearch: {", ["line 14, resources.concurrent", "at least 1"]),
         ("search: {", "model: {}\nsearch: {", ["line 14, model", "given twice (first on line 3)"]),
         ("steps: 1e2", "steps: [1", ["line 10", "not valid YAML"]),
+        ("search: {trials: 3}", "search: &search [*search]", ["contains itself"]),
     ],
 )
 def test_a_mistake_is_named_with_its_line_and_the_way_out(

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 
-from bvae_tune.wording import clock, duration, percent, percent_with_spread, significant
+from bvae_tune.wording import clock, command, duration, percent, percent_with_spread, significant
 
 
 @pytest.mark.parametrize(
@@ -44,3 +47,8 @@ def test_shares_are_shown_as_percent_with_their_spread_if_they_have_one() -> Non
 
 def test_significant_digits() -> None:
     assert [significant(value) for value in (0.0055249, 1.2572, 118.22, 4.0)] == ["0.00552", "1.26", "118", "4"]
+
+
+def test_a_command_can_be_pasted_into_a_shell() -> None:
+    assert command("resume", Path("runs/one")) == "bvae-tune resume runs/one"
+    assert shlex.split(command("resume", Path("my runs/dé'jà"))) == ["bvae-tune", "resume", "my runs/dé'jà"]

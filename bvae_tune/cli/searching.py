@@ -87,15 +87,15 @@ def plan(
 
     config = load_space(space, with_trials(settings, trials))
     out = console()
-    if not as_json:
-        out.print(config.to_yaml(), markup=False, soft_wrap=True)
     with building(None if as_json else out) as progress:
         open_dataset(config.dataset, progress)
-    found = make_plan(config)
     if as_json:
-        print_json({"space": config.to_dict(), "plan": found.to_dict()})
-    else:
-        out.print(plan_table(found))
+        print_json({"space": config.to_dict(), "plan": make_plan(config).to_dict()})
+        return
+    with out.status("measuring a few steps"):
+        found = make_plan(config)
+    out.print(config.to_yaml(), markup=False, soft_wrap=True)
+    out.print(plan_table(found))
 
 
 def _show(out: Console, study: Study) -> None:

@@ -152,6 +152,8 @@ def _open_npz(path: Path) -> ImageStore:
 def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     """The arrays of the file by `import_arrays`' names."""
     found: dict[str, npt.NDArray[Any]] = {}
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: no .npz file")
     try:
         with np.load(path, allow_pickle=False) as file:
             known = ", ".join(file)

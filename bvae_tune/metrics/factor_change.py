@@ -97,7 +97,7 @@ def _why_unusable(values: NDArray[np.int64], halves: Sequence[NDArray[np.int64]]
         return "no labelled image knows its value"
     distinct = len(np.unique(known))
     if distinct == 1:
-        return f"its value is {known[0]} in all {len(known)} labelled images that know it"
+        return f"it has the same value in all {len(known)} labelled images that know it"
     shared = min(len(np.unique(values[half][_pairable(values[half])])) for half in halves)
     if shared < 2:
         return (

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 def plan_table(plan: Plan) -> RenderableType:
     """Trials, resources, memory, disk and time of a search, and how they were found."""
     cost, place = plan.calibration, plan.placement
-    gpus = f" and {place.gpus:g} GPUs" if place.gpus else ""
+    gpus = f" and {_counted(place.gpus, 'GPU')}" if place.gpus else ""
+    factors = ", ".join(f"{name} {values} values" for name, values in plan.factors.items())
     replicas = f" of {plan.replicas} replicas" if plan.replicas > 1 else ""
     rows = [
         ("trials", f"{plan.trials}{replicas} and {plan.controls} baselines"),
-        ("at once", f"{plan.measured_at_once}, each with {place.cpus:g} CPUs{gpus}"),
+        ("labels", f"{plan.labelled:,} images; {factors}; chance {percent(plan.chance)}"),
+        *((f"{name} takes no part", why) for name, why in plan.unusable.items()),
+        ("at once", f"{plan.measured_at_once}, each with {_counted(place.cpus, 'CPU')}{gpus}"),
         ("a trial", f"{plan.steps:,} steps, {plan.reports} reports"),
         ("parameters", f"{cost.parameters:,} of one replica"),
         ("memory", f"{_size(cost.memory_bytes)} a trial, {_size(plan.memory_bytes)} at once; Ray's own not counted"),
@@ -39,7 +42,8 @@ def plan_table(plan: Plan) -> RenderableType:
         ),
     ]
     if cost.gpu_bytes:
-        rows.insert(5, ("GPU memory", f"{_size(cost.gpu_bytes)} a trial, images included"))
+        at = next(place for place, (name, _) in enumerate(rows) if name == "images")
+        rows.insert(at, ("GPU memory", f"{_size(cost.gpu_bytes)} a trial, images included"))
     if plan.memory_bytes > plan.memory_free_bytes:
         advice = f"more than the {_size(plan.memory_free_bytes)} free here: lower resources.concurrent_trials"
         rows.append(("beware", f"{_size(plan.memory_bytes)} of memory is {advice}"))
@@ -72,6 +76,10 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _counted(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
 
 
 def _size(count: float) -> str:

@@ -13,9 +13,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bvae_tune.metrics.agreement import INFORMATIVE_KL
 from bvae_tune.search.progress import last_score, last_step
 from bvae_tune.space import short_key
-from bvae_tune.wording import duration, percent, percent_with_spread, significant
+from bvae_tune.wording import command, duration, percent, percent_with_spread, significant
 
 if TYPE_CHECKING:
     from bvae_tune.data.image_store import ImageStore
@@ -79,7 +80,7 @@ def status(study: Study) -> RenderableType:
     elif study.finished:
         state = "finished"
     else:
-        state = f"interrupted; go on with: bvae-tune resume {_near(study.path)}"
+        state = f"interrupted; go on with: {command('resume', _near(study.path))}"
     rows = [
         ("study", study.name),
         ("folder", f"{study.path} ({study.size_bytes / 1e6:.1f} MB)"),
@@ -88,11 +89,16 @@ def status(study: Study) -> RenderableType:
     ]
     if controls:
         done = sum(record.state in ("complete", "failed") for record in controls)
-        rows.append(("controls", f"{done} of {len(controls)} baselines and confirmations"))
+        kinds = {"baseline": "baselines", "confirm": "confirmations"}
+        named = " and ".join(name for kind, name in kinds.items() if any(record.kind == kind for record in controls))
+        rows.append(("controls", f"{done} of {len(controls)} {named}"))
     best = study.best
     if best is not None:
         rows.append(("best", f"{_score(best)} in {best.label}: {_where(best)}"))
     running = [record for record in (*controls, *trials) if record.state == "running"]
+    if running and driver is None:
+        rows.append(("unfinished", ", ".join(f"{record.label} at step {last_step(record)}" for record in running)))
+        running = []
     parts: list[RenderableType] = [_pairs(rows)]
     return Group(*parts, trials_table(running)) if running else Group(*parts)
 
@@ -121,7 +127,8 @@ def best(study: Study) -> RenderableType:
     table.add_column("not represented")
     whole = study.best_complete
     rows = [record] if whole is None or whole.number == record.number else [record, whole]
-    for row in (*rows, *(control for control in study.controls if control.kind == "baseline")):
+    baselines = [control for control in study.controls if control.kind == "baseline"]
+    for row in (*rows, *baselines):
         if row.result is None:
             continue
         table.add_row(
@@ -142,16 +149,22 @@ def best(study: Study) -> RenderableType:
     if score.missing and whole is None:
         parts.append(Text(f"No trial represents every factor; this one misses {', '.join(score.missing)}."))
     parts += [Text(f"{name} took no part: {why}") for name, why in score.unusable.items()]
+    for baseline in baselines:
+        if baseline.score is not None and record.score is not None and baseline.score >= record.score:
+            parts.append(Text(f"No trial beats {baseline.label} ({percent(baseline.score)}).", style="bold"))
+    if max(map(max, record.result.kl_per_latent)) < INFORMATIVE_KL:
+        off = f"All its latents are switched off (KL below {INFORMATIVE_KL} nats): its codes are noise."
+        parts.append(Text(off, style="bold"))
     if not score.converged:
         parts.append(Text("The classifier of the metric stopped at its iteration bound: read the score with care."))
     if len(score.replica_scores) == 1:
         parts.append(Text("One replica per trial: how far its score is luck shows when it is confirmed."))
     folder = _near(study.path)
     commands = [
-        (f"bvae-tune confirm {folder}", "again, on fresh seeds"),
-        (f"bvae-tune traverse {folder}", "what its latents do"),
-        (f"bvae-tune trials {folder}", "every trial"),
-        (f"bvae-tune tensorboard {folder}", "their curves"),
+        (command("confirm", folder), "again, on fresh seeds"),
+        (command("traverse", folder), "what its latents do"),
+        (command("trials", folder), "every trial"),
+        (command("tensorboard", folder), "their curves"),
     ]
     parts += [Text("Look further:"), Padding(_pairs(commands), (0, 0, 0, 2), expand=False)]
     return Group(*parts)

@@ -13,6 +13,7 @@ from bvae_tune.errors import InputError, RunError
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.runner import add_control, drive
 from bvae_tune.search.study import Study, TrialRecord
+from bvae_tune.wording import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,7 +103,7 @@ def confirm(
         raise InputError(f"--seeds {seeds}: give at least 2, or there is no spread to judge by")
     study = Study.open(path)
     if study.best is None:
-        raise InputError(f"{study.path}: no trial has finished yet; go on with: bvae-tune resume {study.path}")
+        raise InputError(f"{study.path}: no trial has finished yet; go on with: {command('resume', study.path)}")
     study = drive(study.path, lambda opened: _enqueue(opened, seeds), address=address, console=console, searching=False)
     found = read_confirmation(study)
     if found is None:

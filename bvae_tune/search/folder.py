@@ -33,7 +33,8 @@ import psutil
 
 from bvae_tune.errors import NO_SPACE, InputError
 from bvae_tune.search.journal import create_record
-from bvae_tune.search.storage import STUDY
+from bvae_tune.search.storage import LATEST, STUDY
+from bvae_tune.wording import command
 
 FORMAT_VERSION = 1
 SPACE, JOURNAL, RESULTS = "space.yaml", "optuna.journal", "results.parquet"
@@ -69,8 +70,10 @@ def create_folder(storage: str | Path, name: str, space_yaml: str, facts: Mappin
         raise InputError(f"--storage {storage}: give a folder of this machine (one that all nodes mount, on a cluster)")
     if not name or name in (".", "..") or Path(name).name != name:
         raise InputError(f"--name {name!r}: give a plain folder name, as in --name shapes-1")
+    if name == LATEST:
+        raise InputError(f"--name {name}: this stands for the study begun last; choose another name")
     path = Path(storage).expanduser().absolute() / name
-    taken = f"--name {name}: {path} exists already; choose another name, or go on with it: bvae-tune resume {path}"
+    taken = f"--name {name}: {path} exists already; choose another name, or go on with it: {command('resume', path)}"
     if path.exists():
         raise InputError(taken)
     draft = path.with_name(f".{name}.{os.getpid()}")
@@ -85,7 +88,9 @@ def create_folder(storage: str | Path, name: str, space_yaml: str, facts: Mappin
         shutil.rmtree(draft, ignore_errors=True)
         if error.errno in NO_SPACE:
             raise
-        raise InputError(taken if path.exists() else f"--storage {storage}: cannot be written ({error})") from error
+        raise InputError(
+            taken if path.exists() else f"--storage {storage}: cannot be written ({error.strerror or error})"
+        ) from error
     return path
 
 

@@ -17,6 +17,7 @@ import psutil
 
 from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import RunError
+from bvae_tune.metrics.factor_change import pair_tables
 from bvae_tune.models.config import TABLE_1_WIDTHS, ModelConfig
 from bvae_tune.search.checkpoints import KEPT_WHILE_RUNNING
 from bvae_tune.search.cluster import Placement, placement_on
@@ -65,6 +66,10 @@ class Plan:
         replicas: of each.
         steps, reports: of a trial.
         placement: what a trial gets, and how many run at once.
+        labelled: images with labels.
+        factors: those that take part -> how many values the labelled images show of each.
+        unusable: those that take no part -> why.
+        chance: the score of guessing.
         images_bytes: the dataset's file.
         calibration: the measured trial.
         measured_at_once: so many trials were measured side by side.
@@ -79,6 +84,10 @@ class Plan:
     steps: int
     reports: int
     placement: Placement
+    labelled: int
+    factors: dict[str, int]
+    unusable: dict[str, str]
+    chance: float
     images_bytes: int
     calibration: Calibration
     measured_at_once: int
@@ -106,7 +115,8 @@ def make_plan(config: StudyConfig) -> Plan:
     import torch
 
     store = open_dataset(config.dataset)
-    load_labels(config.labels, store)
+    labels = load_labels(config.labels, store)
+    tables = pair_tables(labels.factors, labels.names)
     node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     placement = placement_on(config.resources, [node], embedded=True)
     model, training = costliest(config)
@@ -128,6 +138,10 @@ def make_plan(config: StudyConfig) -> Plan:
         steps=training.steps,
         reports=reports,
         placement=placement,
+        labelled=len(labels.indices),
+        factors={labels.names[k]: len(set(labels.factors[:, k].tolist()) - {-1}) for k in tables.factors},
+        unusable=tables.unusable,
+        chance=tables.chance,
         images_bytes=store.path.stat().st_size,
         calibration=calibration,
         measured_at_once=at_once,

@@ -163,6 +163,8 @@ class Progress:
         return ", ".join(parts)
 
     def _left_text(self) -> str:
+        if sum(record.state in FINISHED for record in self._records) >= sum(self._totals.values()):
+            return ""
         if self._left is None:
             return "time left not known yet"
         left = max(0.0, self._left - self._since_update())
@@ -210,7 +212,8 @@ class Progress:
         head = Table.grid(expand=True)
         head.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         head.add_column(justify="right", no_wrap=True)
-        head.add_row(Text(self._title, style="bold"), Text(f"{duration(self._elapsed())}, {self._left_text()}"))
+        times = filter(None, (duration(self._elapsed()), self._left_text()))
+        head.add_row(Text(self._title, style="bold"), Text(", ".join(times)))
         head.add_row(ProgressBar(total=max(total, 1), completed=done), Text("  " + self._count()))
         foot = self._foot()
         # Two lines of head, four of the table's own, and one for the prompt that follows.

@@ -30,6 +30,7 @@ from bvae_tune.search.study import Study
 from bvae_tune.search.task import check_fingerprints
 from bvae_tune.space import StudyConfig, load_space
 from bvae_tune.training.config import TrainingConfig
+from bvae_tune.wording import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +42,7 @@ class SearchInterrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM: the record is consistent, `path` is the study to resume."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"interrupted; go on with: bvae-tune resume {path}")
+        super().__init__(f"interrupted; go on with: {command('resume', path)}")
         self.path = path
 
 
@@ -71,7 +72,7 @@ def search(
         SearchInterrupted: Ctrl-C or SIGTERM.
     """
     config = load_space(space, overrides)
-    path = create(config, name or folder.default_name(space, storage), storage, console)
+    path = create(config, folder.default_name(space, storage) if name is None else name, storage, console)
     try:
         return drive(path, _add_baselines, address=address, console=console)
     except InputError:
@@ -201,7 +202,7 @@ def _told(path: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(
             f"{error.filename or path}: {error.strerror or error}. What was recorded is safe; when the cause is gone, "
-            f"go on with: bvae-tune resume {path}"
+            f"go on with: {command('resume', path)}"
         ) from error
 
 

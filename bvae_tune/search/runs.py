@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bvae_tune.errors import InputError
-from bvae_tune.search.storage import STUDY
+from bvae_tune.search.storage import LATEST, STUDY
+from bvae_tune.wording import command
 
 if TYPE_CHECKING:
     from bvae_tune.search.study import Study, TrialRecord
 
-LATEST = "latest"
 _LISTED = 5
 
 
@@ -54,7 +54,7 @@ def pick_trial(study: Study, number: int | None) -> TrialRecord:
     if number is None:
         best = study.best
         if best is None:
-            raise InputError(f"{study.path}: no trial has finished yet; go on with: bvae-tune resume {study.path}")
+            raise InputError(f"{study.path}: no trial has finished yet; go on with: {command('resume', study.path)}")
         return best
     if not 0 <= number < len(trials):
         known = f"0 to {len(trials) - 1}" if trials else "none so far"

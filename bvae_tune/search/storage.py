@@ -8,6 +8,7 @@ from bvae_tune.errors import InputError
 
 STUDY = "study.json"
 WEIGHTS = "weights.safetensors"
+LATEST = "latest"  # what a person calls the study begun last
 
 
 def sees(study: str, file: str) -> bool:

@@ -23,6 +23,7 @@ from bvae_tune.search.scheduler import RecordScheduler
 from bvae_tune.search.searcher import RecordSearcher, RunStopper
 from bvae_tune.search.study import Study
 from bvae_tune.search.trainable import BetaVAETrainable
+from bvae_tune.wording import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +108,7 @@ def _tune(study: Study, placement: Placement, recorder: Recorder) -> None:
     if failure is not None:
         raise RunError(
             f"the search stopped: {type(failure).__name__}: {failure}. What was recorded is safe; when the cause is "
-            f"gone, go on with: bvae-tune resume {study.path}"
+            f"gone, go on with: {command('resume', study.path)}"
         ) from failure
 
 

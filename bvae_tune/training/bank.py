@@ -106,8 +106,8 @@ class Bank:
         return self._report(total, self.step_count - first, began)
 
     def _step(self) -> StepLosses:
-        batch = self._batches.batch(self.step_count, self.seeds)
         try:
+            batch = self._batches.batch(self.step_count, self.seeds)
             return self._learner.step(batch, self.step_count)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):

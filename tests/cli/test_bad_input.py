@@ -44,6 +44,13 @@ def test_a_search_that_cannot_run_is_refused(
     assert not list(tmp_path.glob("runs/*"))
 
 
+def test_a_batch_that_no_memory_holds(invoke: Callable[..., CompletedProcess[str]], space_file: Path) -> None:
+    outcome = invoke("plan", "--space", space_file, "--set", "training.batch_size=1000000000000")
+    assert outcome.returncode == 1
+    assert "lower training.batch_size" in outcome.stderr
+    assert outcome.stderr.startswith("error: ")
+
+
 def test_labels_of_images_that_do_not_exist(
     invoke: Callable[..., CompletedProcess[str]], space_file: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_plan_resolves_and_measures(invoke: Invoke, space_file: Path) -> None:
     assert outcome.returncode == 0
     written, table = outcome.stdout.split("\ntrials ")
     assert load_space(yaml.safe_load(written)) == config
+    assert "108 images; x 6 values, y 6 values, size 3 values; chance 33.3%" in table
     for word in ("7 and 2 baselines", "memory", "disk", "checkpoint", "time", "Measured on this machine"):
         assert word in table
     found = json.loads(invoke("plan", "--space", space_file, *settings, "--json").stdout)

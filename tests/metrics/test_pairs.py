@@ -119,6 +119,6 @@ def test_one_usable_factor_is_an_error_that_says_why_for_each() -> None:
         pair_tables(factors, ("shape", "colour", "serial", "size"))
     message = str(error.value)
     assert "has 1 (shape)" in message
-    assert "colour: its value is 3 in all 100 labelled images" in message
+    assert "colour: it has the same value in all 100 labelled images" in message
     assert "serial: its 100 values over 100 labelled images leave 0" in message
     assert "size: no labelled image knows its value" in message

@@ -107,11 +107,13 @@ def test_status_tells_how_a_study_stands(make_study: MakeStudy, make_record: Mak
     text = words(printed(tables.status(study)))
     assert f"interrupted; go on with: bvae-tune resume {os.path.join('runs', 'shapes-1')} " in text
     assert "2 of 9: 1 complete, 1 pruned" in text
-    assert "1 of 1 baselines and confirmations" in text
+    assert "1 of 1 baselines" in text
     assert "61.0% (L = 4) in trial 0: β 4, β_norm 0.00293, M 3" in text
-    assert "trial 2 running" in text
+    assert "unfinished trial 2 at step 100" in text
     with folder.driver_lock(study.path):
-        assert f"running, driven by {study.driver}" in words(printed(tables.status(study), 200))
+        text = words(printed(tables.status(study), 200))
+        assert f"running, driven by {study.driver}" in text
+        assert "trial 2 running" in text
     study.searched.tell(2, state=TrialState.FAIL)
     for number in range(3, 9):
         _store(study.searched, make_record(number))
@@ -175,6 +177,24 @@ def test_a_factor_that_took_no_part_is_told_with_the_reason(make_study: MakeStud
     score = dataclasses.replace(record.result.score, unusable={"colour": "one value only"})
     record = dataclasses.replace(record, result=dataclasses.replace(record.result, score=score))
     assert "colour took no part: one value only" in words(printed(tables.best(make_study([record], []))))
+
+
+def test_a_search_that_loses_to_a_plain_vae_says_so(make_study: MakeStudy, make_record: MakeRecord) -> None:
+    ordinary = make_record(0, kind="baseline", label="beta=1", beta=1.0, score=0.8)
+    study = make_study([make_record(0, score=0.7)], [ordinary])
+    assert "No trial beats beta=1 (80.0%)." in words(printed(tables.best(study)))
+    _store(study.searched, make_record(1, score=0.9))
+    assert "No trial beats" not in words(printed(tables.best(study)))
+
+
+def test_a_collapsed_best_says_so(make_study: MakeStudy, make_record: MakeRecord) -> None:
+    record = make_record(0)
+    assert record.result is not None
+    off = dataclasses.replace(record, result=dataclasses.replace(record.result, kl_per_latent=((0.001, 0.002),)))
+    study = make_study([off], [])
+    assert "All its latents are switched off" in words(printed(tables.best(study)))
+    _store(study.searched, make_record(1, score=0.9))
+    assert "switched off" not in words(printed(tables.best(study)))
 
 
 def test_a_confirmation_shows_both_with_their_spread_and_the_lead() -> None:

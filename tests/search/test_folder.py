@@ -64,6 +64,11 @@ def test_names_that_are_no_folder_names_are_refused(tmp_path: Path, name: str) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_latest_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the study begun last"):
+        folder.create_folder(tmp_path, "latest", "", FACTS)
+
+
 def test_storage_must_be_a_folder_of_this_machine(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give a folder of this machine"):
         folder.create_folder("s3://bucket/runs", "one", "", FACTS)
