@@ -72,12 +72,12 @@ def test_a_study_runs_on_both_nodes_of_a_cluster(make_space: Callable[..., dict[
         cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
         cluster.wait_for_nodes()
         space = make_space(
-            search={"trials": 2, "baselines": []},
-            training={"steps": 2_000, "report_every": 500},
+            search={"trials": 4, "baselines": []},
+            training={"steps": 6_000, "report_every": 1_500},
             resources={"concurrent_trials": "auto"},
         )
         study = search(space, name="two nodes", storage=tmp_path, address=cluster.address)
-        assert [trial.state for trial in study.trials] == ["complete"] * 2
+        assert [trial.state for trial in study.trials] == ["complete"] * 4
         nodes = {trial.user_attrs["node"] for trial in study.searched.trials}
         assert len(nodes) == 2
         assert study.sessions[0]["concurrent"] == 2
