@@ -118,15 +118,6 @@ def _check_address(address: str) -> None:
         ) from error
 
 
-def warm_workers(placement: Placement) -> None:
-    """Let the workers that wait for the first trials import what these need, while the driver gets ready."""
-    import ray
-
-    load = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=0)(_import_quietly)
-    for _ in range(placement.concurrent):
-        load.remote("bvae_tune.search.trial_run")
-
-
 def _import_quietly(module: str) -> None:
     with suppress(Exception):
         importlib.import_module(module)

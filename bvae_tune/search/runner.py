@@ -21,7 +21,7 @@ from bvae_tune.models.config import ModelConfig, check_image_size
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search import folder
 from bvae_tune.search.building import building
-from bvae_tune.search.cluster import place, ray_session, warm_workers
+from bvae_tune.search.cluster import place, ray_session
 from bvae_tune.search.journal import open_record
 from bvae_tune.search.recorder import tidy
 from bvae_tune.search.records import setting_of
@@ -169,11 +169,9 @@ def drive(
             tidy(study)  # a kill may have come between a trial's end and this
             if extra_trials or not (study.finished if searching else study.controls_finished):
                 with ray_session(address, meanwhile=_TUNING, console=console):
-                    placement = place(config.resources, embedded=address is None)
-                    if address is None:
-                        warm_workers(placement)
                     from bvae_tune.search.tuning import probe, run_trials
 
+                    placement = place(config.resources, embedded=address is None)
                     if address is not None:
                         probe(path)
                     if extra_trials:
