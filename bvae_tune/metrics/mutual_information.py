@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bvae_tune.metrics.agreement import informative_latents
+
 BINS = 20
 
 
@@ -27,7 +29,9 @@ class Information:
     gap: NDArray[np.float64]
 
 
-def information(mean: NDArray[np.floating], factors: NDArray[np.int64]) -> Information:
+def information(
+    mean: NDArray[np.floating], factors: NDArray[np.int64], logvar: NDArray[np.floating] | None = None
+) -> Information:
     """The largest normalised mutual information of one latent with each factor, and MIG.
 
     `max_m I(z_m; v_k) / H(v_k)`, corrected for what counting n images finds by chance: with E the expectation of I if
@@ -39,11 +43,15 @@ def information(mean: NDArray[np.floating], factors: NDArray[np.int64]) -> Infor
     Args:
         mean: (R, n, M) float codes.
         factors: (n, K) int, -1 where unknown; each factor has at least two known values.
+        logvar: (R, n, M) float, of the encoder's Gaussians; where given, switched-off latents know nothing.
     """
     # Slow to import: a worker trains before it evaluates, and the driver never does.
     from scipy.sparse import csr_matrix
     from sklearn.metrics.cluster import expected_mutual_information
 
+    # A code says no more of an image than its latent's KL: what the means of a switched-off latent still trace is lost
+    # in its noise.
+    mean = np.where(informative_latents(mean, logvar)[:, None], mean, 0)
     replicas, _, size = mean.shape
     share, gaps = np.zeros((2, replicas, factors.shape[1]))
     low = mean.min(axis=1, keepdims=True)

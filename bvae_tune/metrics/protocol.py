@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bvae_tune.errors import InputError
-from bvae_tune.metrics.agreement import agreement, informative_latents
+from bvae_tune.metrics.agreement import agreement
 from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
 from bvae_tune.metrics.factor_change import factor_change, pair_tables
 from bvae_tune.metrics.mutual_information import information
@@ -107,10 +107,7 @@ def score_codes(
     at = metric.lengths.index(metric.pairs)
     kept = _kept(scores[at], protocol.keep)
     weight = kept.sum(axis=1) / kept.sum()
-    # A code says no more of an image than its latent's KL: what the means of a switched-off latent still trace is lost
-    # in its noise.
-    carrying = np.where(informative_latents(codes, logvar)[:, None], codes, 0)
-    known = information(carrying, values[:, tables.factors])
+    known = information(codes, values[:, tables.factors], logvar)
     shares = {factor_names[k]: float(share) for k, share in zip(tables.factors, weight @ known.factors, strict=True)}
     replica_scores = scores[at].mean(axis=1)
     return TrialScore(

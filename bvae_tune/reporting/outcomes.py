@@ -31,6 +31,7 @@ def plan_table(plan: Plan) -> RenderableType:
         ("a trial", f"{plan.steps:,} steps, {plan.reports} reports"),
         ("parameters", f"{cost.parameters:,} of one replica"),
         ("memory", f"{_size(cost.memory_bytes)} a trial, {_size(plan.memory_bytes)} at once; Ray's own not counted"),
+        *([("GPU memory", f"{_size(cost.gpu_bytes)} a trial, images included")] if cost.gpu_bytes else []),
         ("images", f"{_size(plan.images_bytes)} on disk, mapped once for all trials of a machine"),
         ("checkpoint", f"{_size(cost.checkpoint_bytes)}; {_size(cost.weights_bytes)} of weights where they are kept"),
         ("disk", f"{_size(plan.disk_bytes)} at the end, up to {_size(plan.peak_disk_bytes)} while it runs"),
@@ -41,9 +42,6 @@ def plan_table(plan: Plan) -> RenderableType:
             f"{duration(plan.seconds_per_trial)} a trial, {duration(plan.seconds)} in all if none stops early",
         ),
     ]
-    if cost.gpu_bytes:
-        at = next(place for place, (name, _) in enumerate(rows) if name == "images")
-        rows.insert(at, ("GPU memory", f"{_size(cost.gpu_bytes)} a trial, images included"))
     if plan.memory_bytes > plan.memory_free_bytes:
         advice = f"more than the {_size(plan.memory_free_bytes)} free here: lower resources.concurrent_trials"
         rows.append(("beware", f"{_size(plan.memory_bytes)} of memory is {advice}"))

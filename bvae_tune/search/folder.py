@@ -48,7 +48,7 @@ def default_name(space: object, storage: str | Path) -> str:
     """A name with the time in it that is free there: `shapes-20250301-142530` for `shapes` or `dir/shapes.yaml`."""
     stem = Path(space).stem if isinstance(space, str | Path) else "study"
     name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
     return next(name for name in names if not (Path(storage).expanduser() / name).exists())
 
 

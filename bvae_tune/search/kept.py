@@ -15,7 +15,6 @@ from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.evaluation import encode_labelled, score
 from bvae_tune.inspection import kl_per_latent, traversals
-from bvae_tune.metrics.agreement import informative_latents
 from bvae_tune.metrics.mutual_information import information
 from bvae_tune.metrics.protocol import MISSING_INFORMATION, TrialScore
 from bvae_tune.models.networks import Codes, TrainedModel, load_model
@@ -121,13 +120,14 @@ def traverse(
 def _meanings(codes: Codes, replica: int, labels: WeakLabels, usable: tuple[str, ...]) -> tuple[str, ...]:
     """What each latent of the replica knows most of, among the usable factors; a switched-off one knows nothing."""
     factors = labels.factors[:, [labels.names.index(name) for name in usable]]
-    means = codes.mean.numpy()
-    informative = informative_latents(means, None if codes.logvar is None else codes.logvar.numpy())[replica]
+    mean = codes.mean[replica, None].numpy()
+    logvar = None if codes.logvar is None else codes.logvar[replica, None].numpy()
     found = []
-    for latent in range(means.shape[2]):
-        shares = information(means[replica, None, :, latent : latent + 1], factors).factors[0]
+    for latent in range(mean.shape[2]):
+        alone = np.s_[:, :, latent : latent + 1]
+        shares = information(mean[alone], factors, None if logvar is None else logvar[alone]).factors[0]
         best = int(shares.argmax())
-        known = informative[latent] and shares[best] >= MISSING_INFORMATION
+        known = shares[best] >= MISSING_INFORMATION
         found.append(f"{usable[best].replace('_', ' ')} {percent(float(shares[best]))}" if known else "")
     return tuple(found)
 

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 RETRIES = 2
 
 
-def run_trials(
-    study: Study, placement: Placement, console: Console | None, searching: bool, began: float | None = None
-) -> None:
+def run_trials(study: Study, placement: Placement, console: Console | None, searching: bool, began: float) -> None:
     """Run what is unfinished and what is still to come, and note the run's start and end in the record.
 
     Args:
@@ -42,7 +40,7 @@ def run_trials(
         placement: what a trial gets, and how many run at once.
         console: shows progress there.
         searching: run searched trials too, not controls only.
-        began: when the driver began, Unix time; now if not given.
+        began: when the driver began, Unix time.
 
     Raises:
         RunError: the run had to stop; what was recorded is safe.
@@ -50,7 +48,7 @@ def run_trials(
     """
     session = f"session {len(study.sessions):04d}"
     facts = {
-        "start": time.time() if began is None else began,
+        "start": began,
         "cores": placement.cores,
         "gpus": placement.all_gpus,
         "concurrent": placement.concurrent,
