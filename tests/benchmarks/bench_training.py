@@ -1,9 +1,9 @@
-"""Training images/s of one replica against a textbook PyTorch loop on the same data, side by side.
+"""Training speed of one replica: against PyTorch as a textbook writes it, as a tuner of loops writes it, and the floor.
 
 Each contestant lives in a process of its own, as a person would run it, and waits while another is measured; a ratio
-is taken within each round, and the table shows medians over rounds.
+is taken within each round, and the table shows medians over rounds. What the floor is, `floor.py` says.
 
-    python tests/benchmarks/bench_training.py [--rounds 7] [--threads 1 2] [--batch 64]
+    python tests/benchmarks/bench_training.py [--rounds 5] [--threads 1 2] [--batch 64 256] [--device cuda]
 """
 
 from __future__ import annotations
@@ -12,152 +12,172 @@ import argparse
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from statistics import median
-from typing import Literal
+from typing import Any
 
 import numpy as np
+import table
 import torch
-from rich.console import Console
-from rich.table import Table
+from floor import Floor
 from textbook import convolutional, fully_connected, loss
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from bvae_tune.data.sources import DatasetConfig, open_dataset
 from bvae_tune.models.config import ModelConfig
+from bvae_tune.space import load_space
 from bvae_tune.training.bank import Bank
 from bvae_tune.training.config import TrainingConfig
 
-SAMPLE = 10_000  # images of the textbook's TensorDataset: all 737,280 would take 12 GB
-LATENTS, BETA = 10, 4.0
+SAMPLE = 10_000  # images of the rivals' TensorDataset: all 737,280 would take 12 GB
+ROUND_SECONDS = 0.6  # of each contestant
 
 
 @dataclass(frozen=True)
 class Contest:
-    """One network and how the paper, or the default search space, trains it."""
+    """One network and how it is trained, on this many threads."""
 
     name: str
-    architecture: Literal["fc", "conv"]
-    widths: tuple[int, ...]
-    optimizer: Literal["adagrad", "adam"]
-    learning_rate: float
+    model: ModelConfig
+    training: TrainingConfig
+    threads: int
+    device: str
+    target: str
 
 
-CONTESTS = [
-    Contest("fc 1200, Adagrad", "fc", (1200, 1200), "adagrad", 1e-2),
-    Contest("conv 16-16-32-32, fc 128, Adam", "conv", (16, 16, 32, 32, 128), "adam", 1e-3),
-    Contest("conv 8-8-16-16, fc 64, Adam", "conv", (8, 8, 16, 16, 64), "adam", 1e-3),
-]
-CONTESTANTS = ("textbook", "float32", "bfloat16")
+def contests(batches: list[int], threads: list[int], device: str) -> Iterator[Contest]:
+    """The paper's network for the 2D shapes and that of the default search space."""
+    fc = ModelConfig("fc", (1200, 1200), latent_size=10, beta=4.0), TrainingConfig("adagrad", 1e-2)
+    default = load_space("shapes")
+    conv = replace(default.model, beta=4.0), default.training
+    for name, (model, training), target in (
+        ("fc 1200, Adagrad", fc, "1.4x the limit"),
+        ("conv of `shapes`, Adam", conv, "2.5x the limit"),
+    ):
+        for batch in batches:
+            for count in threads:
+                setting = replace(training, batch_size=batch, steps=1_000_000, warmup=0.0)
+                label = f"{name}, batch {batch}, {count} thread{'s' * (count > 1)}"
+                yield Contest(label, model, setting, count, device, target)
 
 
-def textbook_steps(contest: Contest, batch: int) -> Callable[[int], None]:
-    """nn.Module, DataLoader over a TensorDataset, float32, default optimiser settings."""
+def loop(contest: Contest, tuned: bool) -> Callable[[int], object]:
+    """nn.Module, DataLoader over a TensorDataset, float32, default optimiser settings; the tuned one with bfloat16
+    products (autocast) and a fused optimiser."""
     store = open_dataset(DatasetConfig())
     chosen = np.random.default_rng(0).choice(store.count, SAMPLE, replace=False)
     images = store.gather(chosen).view(SAMPLE, 1, 64, 64)
-    loader = DataLoader(TensorDataset(images), batch_size=batch, shuffle=True, drop_last=True)
-    a, b, *rest = contest.widths
-    if contest.architecture == "fc":
-        vae = fully_connected((a, b), LATENTS, store.dimensions)
-    else:
-        c, d, hidden = rest
-        vae = convolutional((a, b, c, d, hidden), LATENTS, 1)
-    optimizer_class = torch.optim.Adagrad if contest.optimizer == "adagrad" else torch.optim.Adam
-    optimizer = optimizer_class(vae.parameters(), lr=contest.learning_rate)
+    loader = DataLoader(TensorDataset(images), batch_size=contest.training.batch_size, shuffle=True, drop_last=True)
+    latents, widths = contest.model.latent_size, contest.model.layer_widths
+    build = fully_connected if contest.model.architecture == "fc" else convolutional
+    vae = build(widths, latents, store.dimensions if build is fully_connected else 1).to(contest.device)  # type: ignore[operator]
+    optimizer_class = torch.optim.Adagrad if contest.training.optimizer == "adagrad" else torch.optim.Adam
+    optimizer = optimizer_class(vae.parameters(), lr=contest.training.learning_rate, fused=tuned)
 
     def batches() -> Iterator[Tensor]:
         while True:
             for (images,) in loader:
-                yield images
+                yield images.to(contest.device)
 
     source = batches()
 
     def run(steps: int) -> None:
         for _ in range(steps):
             optimizer.zero_grad()
-            loss(vae, next(source), BETA, "bernoulli").backward()
+            with torch.autocast(contest.device, torch.bfloat16, enabled=tuned):
+                value = loss(vae, next(source), 4.0, "bernoulli")
+            value.backward()
             optimizer.step()
 
     return run
 
 
-def bank_steps(contest: Contest, batch: int, precision: Literal["float32", "bfloat16"]) -> Callable[[int], None]:
+def bank(contest: Contest) -> Callable[[int], object]:
     """One replica of our own, on all images."""
-    model = ModelConfig(contest.architecture, contest.widths, latent_size=LATENTS, beta=BETA)
-    training = TrainingConfig(
-        contest.optimizer, contest.learning_rate, batch_size=batch, steps=1_000_000, precision=precision
-    )
-    bank = Bank(model, training, open_dataset(DatasetConfig()), [0])
-    return lambda steps: bank.train(bank.step_count + steps) and None
+    ours = Bank(contest.model, contest.training, open_dataset(DatasetConfig()), [0], device=contest.device)
+    return lambda steps: ours.train(ours.step_count + steps)
 
 
-def serve(link: Connection, contest: Contest, contestant: str, batch: int, threads: int) -> None:
-    """Answer each number of steps with the seconds they took, until told to end by a zero."""
-    torch.set_num_threads(threads)
-    if contestant == "textbook":
-        run = textbook_steps(contest, batch)
+def contestants(contest: Contest) -> dict[str, Callable[[], Callable[[int], object]]]:
+    """Name -> what prepares it."""
+    rounded = replace(contest, training=replace(contest.training, precision="bfloat16"))
+    return {
+        "textbook": lambda: loop(contest, tuned=False),
+        "tuned": lambda: loop(contest, tuned=True),
+        "float32": lambda: bank(contest),
+        "bfloat16": lambda: bank(rounded),
+    }
+
+
+def serve(link: Connection, contest: Contest, name: str) -> None:
+    """Answer each request with seconds a step, until told to end."""
+    torch.set_num_threads(contest.threads)
+    answer: Callable[[], float]
+    if name in ("float32 limit", "bfloat16 limit"):
+        training = replace(contest.training, precision=name.removesuffix(" limit"))  # type: ignore[arg-type]
+        answer = Floor(contest.model, training, 1, contest.device).seconds
     else:
-        run = bank_steps(contest, batch, contestant)  # type: ignore[arg-type]
-    run(5)
-    link.send(0.0)
-    while steps := link.recv():
-        began = time.perf_counter()
-        run(steps)
-        link.send(time.perf_counter() - began)
+        run = contestants(contest)[name]()
+        run(3)
+        steps = max(1, round(ROUND_SECONDS / timed(run, 3)))
+        answer = lambda: timed(run, steps)  # noqa: E731
+    link.send(None)
+    while link.recv():
+        link.send(answer())
 
 
-def measure(contest: Contest, batch: int, threads: int, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Images/s of each contestant, a number per round."""
-    context = multiprocessing.get_context("spawn")
+def timed(run: Callable[[int], object], steps: int) -> float:
+    """Seconds a step."""
+    began = time.perf_counter()
+    run(steps)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / steps
+
+
+def measure(contest: Contest, rounds: int) -> dict[str, list[float]]:
+    """Images/s of each contestant and of the limits, a number per round."""
+    context: Any = multiprocessing.get_context("spawn")
     links: dict[str, Connection] = {}
     processes = []
-    for contestant in CONTESTANTS:
+    for name in [*contestants(contest), "float32 limit", "bfloat16 limit"]:
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, contest, contestant, batch, threads), daemon=True)
+        process = context.Process(target=serve, args=(theirs, contest, name), daemon=True)
         process.start()
         theirs.close()  # so that a contestant that dies is heard of
         ours.recv()
-        links[contestant] = ours
+        links[name] = ours
         processes.append(process)
-    speeds: dict[str, list[float]] = {contestant: [] for contestant in CONTESTANTS}
+    speeds: dict[str, list[float]] = {name: [] for name in links}
     for _ in range(rounds):
-        for contestant, link in links.items():
-            link.send(steps)
-            speeds[contestant].append(steps * batch / link.recv())
+        for name, link in links.items():
+            link.send(True)
+            speeds[name].append(contest.training.batch_size / link.recv())
     for link in links.values():
-        link.send(0)
+        link.send(False)
     for process in processes:
         process.join()
     return speeds
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--batch", type=int, nargs="+", default=[64])
-    arguments = parser.parse_args()
+def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
+    """Both precisions against the textbook's loop, and the better one against the tuned loop."""
     open_dataset(DatasetConfig())
-    table = Table(title="Training, images/s of one replica (times the textbook loop's, same round)")
-    for column in ("network", "batch", "threads", *CONTESTANTS):
-        table.add_column(column, justify="left" if column == "network" else "right")
-    for contest in CONTESTS:
-        for batch in arguments.batch:
-            for threads in arguments.threads:
-                speeds = measure(contest, batch, threads, arguments.rounds, arguments.steps)
-                cells = [f"{median(speeds['textbook']):,.0f}"]
-                for contestant in CONTESTANTS[1:]:
-                    pairs = zip(speeds[contestant], speeds["textbook"], strict=True)
-                    ratio = median(ours / theirs for ours, theirs in pairs)
-                    cells.append(f"{median(speeds[contestant]):,.0f} ({ratio:.2f}x)")
-                table.add_row(contest.name, str(batch), str(threads), *cells)
-    Console().print(table)
+    for contest in contests(arguments.batch, arguments.threads, arguments.device):
+        speeds = measure(contest, arguments.rounds)
+        for ours in ("float32", "bfloat16"):
+            for rival in ("textbook", "tuned"):
+                yield table.line(
+                    f"{contest.name}, {ours}", "images/s", speeds[ours], speeds[rival], rival,
+                    speeds[f"{ours} limit"], "floor", contest.target,
+                )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batch", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    table.main(lines, parser, "Training, one replica")

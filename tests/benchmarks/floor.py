@@ -1,0 +1,117 @@
+"""The least time that a training step can take on this machine: what it must compute and move, at measured rates.
+
+Every layer has three passes (forward, backward to its inputs, backward to its weights), each one matrix product at a
+shape that the layer dictates, and each with bytes that it has to read and write once. A pass takes the longer of its
+product, timed alone at that shape and precision, and its bytes at the rate of a plain copy. The optimiser, the loss
+over all pixels and the gather of the batch only move bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from bvae_tune.models.config import ModelConfig
+from bvae_tune.models.networks import build_network
+from bvae_tune.models.stack import Affine, Reshape, Stack
+from bvae_tune.training.config import TrainingConfig
+
+PIXELS = (1, 64, 64)
+# Reads and writes of a parameter's update: the gradient, the parameter and each slot of the state, in and out.
+UPDATE_VALUES = {"adagrad": 5, "adam": 7}
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A matrix product (m, k) @ (k, n) and the values that it reads and writes."""
+
+    m: int
+    k: int
+    n: int
+    values: int
+
+
+def passes(model: ModelConfig, batch: int) -> Iterator[Pass]:
+    """All passes of one replica's step."""
+    network = build_network(model, *PIXELS)
+    yield from _passes(network.encoder, batch, first_needs_inputs=False)
+    yield from _passes(network.decoder, batch, first_needs_inputs=True)
+
+
+def _passes(stack: Stack, batch: int, first_needs_inputs: bool) -> Iterator[Pass]:
+    pixels, needs_inputs = 1, first_needs_inputs
+    for layer in stack.layers:
+        if isinstance(layer, Reshape):
+            pixels = layer.shape[1] * layer.shape[2] if layer.into == "images" else 1
+        if not isinstance(layer, Affine):
+            continue
+        # A convolution halves both sides: its smaller side has the rows of the product, its kernel the columns.
+        before, after = pixels, {"linear": 1, "convolution": pixels // 4, "deconvolution": pixels * 4}[layer.kind]
+        rows = batch * min(before, after)
+        wide = {"linear": 1, "convolution": 16, "deconvolution": 1}[layer.kind] * layer.inputs
+        narrow = {"linear": 1, "convolution": 1, "deconvolution": 16}[layer.kind] * layer.outputs
+        values = batch * (before * layer.inputs + after * layer.outputs) + wide * narrow
+        yield Pass(rows, wide, narrow, values)
+        yield Pass(wide, rows, narrow, values)
+        if needs_inputs:
+            yield Pass(rows, narrow, wide, values)
+        pixels, needs_inputs = after, True
+
+
+class Floor:
+    """Times a step's floor: for R replicas, at these settings, on this device with this process's threads."""
+
+    def __init__(self, model: ModelConfig, training: TrainingConfig, replicas: int, device: str) -> None:
+        self._dtype = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
+        self._device, self._replicas, self._batch = device, replicas, training.batch_size
+        self._passes = list(passes(model, training.batch_size))
+        specs = build_network(model, *PIXELS).specs.values()
+        parameters = sum(torch.Size(spec.shape).numel() for spec in specs)
+        image = PIXELS[0] * PIXELS[1] * PIXELS[2]
+        gathered = image // 8 + 4 * image  # bits in, float32 out
+        lost = (2 * self._dtype.itemsize + 4) * image  # the outputs and the images in, the gradient out
+        self._moved = 4 * UPDATE_VALUES[training.optimizer] * parameters + training.batch_size * (gathered + lost)
+
+    def seconds(self) -> float:
+        """Measure the rates, and add up the step."""
+        rate = self._copy_rate()
+        total = self._replicas * self._moved / rate
+        for one in self._passes:
+            moving = self._replicas * one.values * self._dtype.itemsize / rate
+            total += max(self._product(one), moving)
+        return total
+
+    def _copy_rate(self) -> float:
+        """Bytes a second, read and written both counted."""
+        source = torch.zeros(32 * 2**20, device=self._device)
+        target = torch.empty_like(source)
+        return 2 * source.numel() * source.itemsize / self._best(lambda: target.copy_(source), 5)
+
+    def _product(self, one: Pass) -> float:
+        """Seconds of the fastest of the layouts that the second factor may lie in."""
+        R, options = self._replicas, {"dtype": self._dtype, "device": self._device}
+        left = torch.randn(R, one.m, one.k, **options)  # type: ignore[arg-type]
+        right = torch.randn(R, one.k, one.n, **options)  # type: ignore[arg-type]
+        turned = right.mT.contiguous().mT
+        out = torch.empty(R, one.m, one.n, **options)  # type: ignore[arg-type]
+        return min(self._best(partial(torch.bmm, left, factor, out=out), 3) for factor in (right, turned))
+
+    def _best(self, work: Callable[[], object], times: int) -> float:
+        """The shortest time of a call, over so many tries after a first one."""
+        best = float("inf")
+        work()
+        for _ in range(times):
+            self._wait()
+            began = time.perf_counter()
+            work()
+            self._wait()
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    def _wait(self) -> None:
+        if torch.device(self._device).type == "cuda":
+            torch.cuda.synchronize()
