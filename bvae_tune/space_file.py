@@ -16,11 +16,11 @@ from bvae_tune.errors import InputError
 KeyPath = tuple[str | int, ...]
 
 
-class _Loader(yaml.SafeLoader):
+class _SafeLoader(yaml.SafeLoader):
     """SafeLoader (YAML 1.1) that reads 2e-3 as the number it is, wherever it stands."""
 
 
-_Loader.add_implicit_resolver(
+_SafeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
@@ -80,7 +80,7 @@ def read_space_file(path: Path) -> SpaceFile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text: {error}") from error
-    loader = _Loader(text)
+    loader = _SafeLoader(text)
     try:
         node = loader.get_single_node()
         if node is not None and not isinstance(node, yaml.MappingNode):
@@ -137,7 +137,7 @@ def override(file: SpaceFile, settings: Sequence[str]) -> None:
         if not equals or not all(parts):
             raise InputError(f"--set {setting}: write key=value, as in --set training.steps=2000")
         try:
-            value = yaml.load(text, _Loader)
+            value = yaml.load(text, _SafeLoader)
         except yaml.MarkedYAMLError as error:
             problem = error.problem or error.context
             raise InputError(f"--set {setting}: the value is not valid YAML: {problem}") from error

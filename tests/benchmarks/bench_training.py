@@ -13,13 +13,13 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
 import table
 import torch
-from floor import Floor
+from floor import Floor, wait
 from textbook import convolutional, fully_connected, loss
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -63,15 +63,19 @@ def contests(batches: list[int], threads: list[int], device: str) -> Iterator[Co
 
 
 def loop(contest: Contest, tuned: bool) -> Callable[[int], object]:
-    """nn.Module, DataLoader over a TensorDataset, float32, default optimiser settings; the tuned one with bfloat16
-    products (autocast) and a fused optimiser."""
+    """nn.Module, DataLoader over a TensorDataset, float32, default optimiser settings.
+
+    The tuned one has bfloat16 products (autocast) and a fused optimiser.
+    """
     store = open_dataset(DatasetConfig())
     chosen = np.random.default_rng(0).choice(store.count, SAMPLE, replace=False)
     images = store.gather(chosen).view(SAMPLE, 1, 64, 64)
     loader = DataLoader(TensorDataset(images), batch_size=contest.training.batch_size, shuffle=True, drop_last=True)
-    latents, widths = contest.model.latent_size, contest.model.layer_widths
-    build = fully_connected if contest.model.architecture == "fc" else convolutional
-    vae = build(widths, latents, store.dimensions if build is fully_connected else 1).to(contest.device)  # type: ignore[operator]
+    model = contest.model
+    if model.architecture == "fc":
+        vae = fully_connected(model.layer_widths, model.latent_size, store.dimensions).to(contest.device)
+    else:
+        vae = convolutional(model.layer_widths, model.latent_size, store.channels).to(contest.device)
     optimizer_class = torch.optim.Adagrad if contest.training.optimizer == "adagrad" else torch.optim.Adam
     optimizer = optimizer_class(vae.parameters(), lr=contest.training.learning_rate, fused=tuned)
 
@@ -99,49 +103,47 @@ def bank(contest: Contest) -> Callable[[int], object]:
     return lambda steps: ours.train(ours.step_count + steps)
 
 
-def contestants(contest: Contest) -> dict[str, Callable[[], Callable[[int], object]]]:
-    """Name -> what prepares it."""
+def contestants(contest: Contest) -> dict[str, Callable[[], Callable[[], float]]]:
+    """Name -> what prepares a function that measures the seconds of a step."""
     rounded = replace(contest, training=replace(contest.training, precision="bfloat16"))
     return {
-        "textbook": lambda: loop(contest, tuned=False),
-        "tuned": lambda: loop(contest, tuned=True),
-        "float32": lambda: bank(contest),
-        "bfloat16": lambda: bank(rounded),
+        "textbook": lambda: stepping(loop(contest, tuned=False), contest.device),
+        "tuned": lambda: stepping(loop(contest, tuned=True), contest.device),
+        "float32": lambda: stepping(bank(contest), contest.device),
+        "bfloat16": lambda: stepping(bank(rounded), contest.device),
+        "float32 limit": lambda: Floor(contest.model, contest.training, 1, contest.device).seconds,
+        "bfloat16 limit": lambda: Floor(contest.model, rounded.training, 1, contest.device).seconds,
     }
 
 
+def stepping(run: Callable[[int], object], device: str) -> Callable[[], float]:
+    """Measures a step as the mean of so many as fill a round."""
+
+    def timed(steps: int) -> float:
+        began = time.perf_counter()
+        run(steps)
+        wait(device)
+        return (time.perf_counter() - began) / steps
+
+    timed(3)
+    return partial(timed, max(1, round(ROUND_SECONDS / timed(3))))
+
+
 def serve(link: Connection, contest: Contest, name: str) -> None:
-    """Answer each request with seconds a step, until told to end."""
+    """Answer each request with the seconds of a step, until told to end."""
     torch.set_num_threads(contest.threads)
-    answer: Callable[[], float]
-    if name in ("float32 limit", "bfloat16 limit"):
-        training = replace(contest.training, precision=name.removesuffix(" limit"))  # type: ignore[arg-type]
-        answer = Floor(contest.model, training, 1, contest.device).seconds
-    else:
-        run = contestants(contest)[name]()
-        run(3)
-        steps = max(1, round(ROUND_SECONDS / timed(run, 3)))
-        answer = lambda: timed(run, steps)  # noqa: E731
+    answer = contestants(contest)[name]()
     link.send(None)
     while link.recv():
         link.send(answer())
 
 
-def timed(run: Callable[[int], object], steps: int) -> float:
-    """Seconds a step."""
-    began = time.perf_counter()
-    run(steps)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return (time.perf_counter() - began) / steps
-
-
 def measure(contest: Contest, rounds: int) -> dict[str, list[float]]:
     """Images/s of each contestant and of the limits, a number per round."""
-    context: Any = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")
     links: dict[str, Connection] = {}
     processes = []
-    for name in [*contestants(contest), "float32 limit", "bfloat16 limit"]:
+    for name in contestants(contest):
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, contest, name), daemon=True)
         process.start()
@@ -162,7 +164,7 @@ def measure(contest: Contest, rounds: int) -> dict[str, list[float]]:
 
 
 def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
-    """Both precisions against the textbook's loop, and the better one against the tuned loop."""
+    """Both precisions, each against both rivals."""
     open_dataset(DatasetConfig())
     for contest in contests(arguments.batch, arguments.threads, arguments.device):
         speeds = measure(contest, arguments.rounds)

@@ -8,6 +8,7 @@ over all pixels and the gather of the batch only move bytes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,30 +36,27 @@ class Pass:
     values: int
 
 
-def passes(model: ModelConfig, batch: int) -> Iterator[Pass]:
-    """All passes of one replica's step."""
-    network = build_network(model, *PIXELS)
-    yield from _passes(network.encoder, batch, first_needs_inputs=False)
-    yield from _passes(network.decoder, batch, first_needs_inputs=True)
-
-
-def _passes(stack: Stack, batch: int, first_needs_inputs: bool) -> Iterator[Pass]:
+def passes(stack: Stack, batch: int, first_needs_inputs: bool) -> Iterator[Pass]:
+    """The passes of one replica's step through an encoder or a decoder."""
     pixels, needs_inputs = 1, first_needs_inputs
     for layer in stack.layers:
         if isinstance(layer, Reshape):
             pixels = layer.shape[1] * layer.shape[2] if layer.into == "images" else 1
         if not isinstance(layer, Affine):
             continue
-        # A convolution halves both sides: its smaller side has the rows of the product, its kernel the columns.
-        before, after = pixels, {"linear": 1, "convolution": pixels // 4, "deconvolution": pixels * 4}[layer.kind]
-        rows = batch * min(before, after)
-        wide = {"linear": 1, "convolution": 16, "deconvolution": 1}[layer.kind] * layer.inputs
-        narrow = {"linear": 1, "convolution": 1, "deconvolution": 16}[layer.kind] * layer.outputs
-        values = batch * (before * layer.inputs + after * layer.outputs) + wide * narrow
-        yield Pass(rows, wide, narrow, values)
-        yield Pass(wide, rows, narrow, values)
+        # Between many pixels and a quarter of them, the product has a row for each of the fewer ones; the 16 taps of
+        # the kernel count where the many are.
+        after, taps_in, taps_out = {
+            "linear": (1, 1, 1),
+            "convolution": (pixels // 4, 16, 1),
+            "deconvolution": (pixels * 4, 1, 16),
+        }[layer.kind]
+        rows, inputs, outputs = batch * min(pixels, after), taps_in * layer.inputs, taps_out * layer.outputs
+        values = batch * (pixels * layer.inputs + after * layer.outputs) + inputs * outputs
+        yield Pass(rows, inputs, outputs, values)
+        yield Pass(inputs, rows, outputs, values)
         if needs_inputs:
-            yield Pass(rows, narrow, wide, values)
+            yield Pass(rows, outputs, inputs, values)
         pixels, needs_inputs = after, True
 
 
@@ -67,14 +65,14 @@ class Floor:
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, replicas: int, device: str) -> None:
         self._dtype = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
-        self._device, self._replicas, self._batch = device, replicas, training.batch_size
-        self._passes = list(passes(model, training.batch_size))
-        specs = build_network(model, *PIXELS).specs.values()
-        parameters = sum(torch.Size(spec.shape).numel() for spec in specs)
-        image = PIXELS[0] * PIXELS[1] * PIXELS[2]
+        self._device, self._replicas, batch = device, replicas, training.batch_size
+        network = build_network(model, *PIXELS)
+        self._passes = [*passes(network.encoder, batch, False), *passes(network.decoder, batch, True)]
+        parameters = sum(math.prod(spec.shape) for spec in network.specs.values())
+        image = math.prod(PIXELS)
         gathered = image // 8 + 4 * image  # bits in, float32 out
         lost = (2 * self._dtype.itemsize + 4) * image  # the outputs and the images in, the gradient out
-        self._moved = 4 * UPDATE_VALUES[training.optimizer] * parameters + training.batch_size * (gathered + lost)
+        self._moved = 4 * UPDATE_VALUES[training.optimizer] * parameters + batch * (gathered + lost)
 
     def seconds(self) -> float:
         """Measure the rates, and add up the step."""
@@ -93,11 +91,11 @@ class Floor:
 
     def _product(self, one: Pass) -> float:
         """Seconds of the fastest of the layouts that the second factor may lie in."""
-        R, options = self._replicas, {"dtype": self._dtype, "device": self._device}
-        left = torch.randn(R, one.m, one.k, **options)  # type: ignore[arg-type]
-        right = torch.randn(R, one.k, one.n, **options)  # type: ignore[arg-type]
+        left, right, out = (
+            torch.rand(self._replicas, *shape, dtype=self._dtype, device=self._device)
+            for shape in ((one.m, one.k), (one.k, one.n), (one.m, one.n))
+        )
         turned = right.mT.contiguous().mT
-        out = torch.empty(R, one.m, one.n, **options)  # type: ignore[arg-type]
         return min(self._best(partial(torch.bmm, left, factor, out=out), 3) for factor in (right, turned))
 
     def _best(self, work: Callable[[], object], times: int) -> float:
@@ -105,13 +103,15 @@ class Floor:
         best = float("inf")
         work()
         for _ in range(times):
-            self._wait()
+            wait(self._device)
             began = time.perf_counter()
             work()
-            self._wait()
+            wait(self._device)
             best = min(best, time.perf_counter() - began)
         return best
 
-    def _wait(self) -> None:
-        if torch.device(self._device).type == "cuda":
-            torch.cuda.synchronize()
+
+def wait(device: str) -> None:
+    """Until the device has done what it was asked; a CPU always has."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 from rich.console import Console
 from rich.table import Table
+
+from bvae_tune.search.folder import hardware, versions
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,6 @@ def line(
     )
 
 
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    import torch
-
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [row for row in info.read_text().splitlines() if row.startswith("model name")] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor()
-
-
 def show(lines: Iterable[Line], title: str) -> None:
     """Print the table."""
     table = Table(title=title)
@@ -117,8 +97,14 @@ def _figure(value: float) -> str:
 
 
 def write(lines: Iterable[Line], path: Path) -> None:
-    """The lines and the machine as JSON."""
-    content = {"machine": machine(), "lines": [dataclasses.asdict(row) for row in lines]}
+    """The lines as JSON, and what they were measured on."""
+    import torch
+
+    here = hardware() | {
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    content = {"versions": versions(), "hardware": here, "lines": [asdict(row) for row in lines]}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
