@@ -22,7 +22,7 @@ soak: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "slow or soak" --timeout 7200
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python tests/benchmarks/run.py --json bench.json
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

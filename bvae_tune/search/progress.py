@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -16,16 +17,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bvae_tune.search.records import FINISHED, TrialRecord
 from bvae_tune.wording import clock, duration, percent, percent_with_spread, significant
 
-if TYPE_CHECKING:
-    from bvae_tune.search.records import TrialRecord
-
-FINISHED = ("complete", "pruned", "failed")
 STATE_STYLES = {"running": "cyan", "complete": "", "pruned": "dim", "failed": "red"}
 FAILURES_SHOWN = 3
 WIDEST = 120
 OTHER_COLUMNS = 60  # characters, gaps included
+
+_Key = tuple[str, int]  # a trial's kind and number
 
 
 class Progress:
@@ -54,14 +54,17 @@ class Progress:
         self._title = title
         self._totals = {"trials": trials_total, "controls": controls_total}
         self._steps = steps
-        self._records: tuple[TrialRecord, ...] = ()
-        self._finished: dict[tuple[str, int], None] = {}  # keys in the order in which trials were seen to end
-        self._reported: dict[tuple[str, int], tuple[int, float]] = {}  # last step, and when it was first seen
+        self._records: dict[_Key, TrialRecord] = {}
+        self._open: dict[_Key, TrialRecord] = {}
+        self._finished: dict[_Key, None] = {}  # in the order in which trials were seen to end
+        self._reported: dict[_Key, tuple[int, float]] = {}  # last step, and when it was first seen
+        self._counts: Counter[tuple[bool, str]] = Counter()  # by whether it is searched, and its state
+        self._best: TrialRecord | None = None
+        self._work = self._work_known = self._trials_known = 0  # see `_estimate`
+        self._work_before: int | None = None
         self._slots = 1
         self._started = self._updated = clock()
         self._clock = clock
-        self._work_before: int | None = None
-        self._left: float | None = None
         live = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(console=console, get_renderable=self.__rich__, refresh_per_second=2) if live else None
 
@@ -87,26 +90,45 @@ class Progress:
                 self._line("; ".join(filter(None, parts)))
 
     def update(self, records: Sequence[TrialRecord]) -> None:
-        """Takes all trials of the study as they now stand, controls too. The first call is the state before the run."""
+        """Takes trials and controls as they now stand; the others stand as before.
+
+        The first call is the state before the run: all trials of the study.
+        """
         with self._guarded():
-            for record in records:
-                step = last_step(record)
-                if self._reported.get(_key(record), (-1, 0.0))[0] != step:
-                    self._reported[_key(record)] = step, self._clock()
             ended = [record for record in records if record.state in FINISHED and _key(record) not in self._finished]
-            # A new dictionary, since the table may just be reading the old one in its thread.
-            self._finished = {**self._finished, **dict.fromkeys(map(_key, ended))}
-            self._records = tuple(records)
-            self._slots = max(self._slots, sum(record.state == "running" for record in records))
-            work = sum(self._work(record) for record in records)
-            first = self._work_before is None
-            self._work_before = work if self._work_before is None else self._work_before
+            for record in records:
+                self._take(record)
+            self._slots = max(self._slots, self._count_in("running"))
             self._updated = self._clock()
-            self._left = self._estimate(work - self._work_before)
             # At the first call they come from an earlier run of the study: no news.
-            if self._live is None and not first:
+            if self._work_before is None:
+                self._work_before = self._work
+            elif self._live is None:
                 for record in ended:
                     self._line(self._news(record))
+
+    def _take(self, record: TrialRecord) -> None:
+        """Put the record in the place of the trial's older one, in every sum too: a study may have thousands."""
+        key = _key(record)
+        older = self._records.get(key)
+        for one, sign in ((older, -1), (record, 1)):
+            if one is not None:
+                steps = self._steps_of(one)
+                self._counts[one.kind == "search", one.state] += sign
+                self._work += sign * self._work_of(one)
+                self._work_known += sign * steps
+                self._trials_known += sign * bool(steps)
+        if older is None or last_step(older) != last_step(record):
+            self._reported[key] = last_step(record), self._clock()
+        self._records[key] = record
+        if record.state in FINISHED:
+            self._open.pop(key, None)
+            self._finished[key] = None
+        else:
+            self._open[key] = record
+        better = self._best is None or (record.score or 0.0) > (self._best.score or 0.0)
+        if record.kind == "search" and record.state == "complete" and record.score is not None and better:
+            self._best = record
 
     def message(self, text: str) -> None:
         """One line for the reader, above the live table or among the plain lines."""
@@ -134,50 +156,52 @@ class Progress:
     def _steps_of(self, record: TrialRecord) -> int:
         return 0 if record.label == "untrained" else int(record.parameters.get("training.steps", self._steps or 0))
 
-    def _work(self, record: TrialRecord) -> int:
+    def _work_of(self, record: TrialRecord) -> int:
         steps = self._steps_of(record)
         return steps if record.state in FINISHED else min(steps, last_step(record))
 
-    def _estimate(self, done_here: int) -> float | None:
-        """Seconds until the last trial ends, from the pace of this run; None before there is any."""
+    def _estimate(self) -> float | None:
+        """Seconds from the last update until the last trial ends, from the pace of this run; None before there is any.
+
+        Trials not yet begun are taken to have the mean of the steps of those known.
+        """
+        done_here = self._work - (self._work_before or 0)
         if done_here <= 0:
             return None
-        open_work = [self._steps_of(record) - self._work(record) for record in self._records]
+        open_work = [self._steps_of(record) - self._work_of(record) for record in list(self._open.values())]
         unseen = max(0, sum(self._totals.values()) - len(self._records))
-        known = [steps for record in self._records if (steps := self._steps_of(record))]
-        open_work += [self._steps or sum(known) // len(known)] * unseen
-        slot_seconds_per_step = self._elapsed() * self._slots / done_here
-        return slot_seconds_per_step * max(sum(open_work) / self._slots, *open_work)
+        open_work += [self._steps or self._work_known // self._trials_known] * unseen
+        slot_seconds_per_step = (self._updated - self._started) * self._slots / done_here
+        return slot_seconds_per_step * max([sum(open_work) / self._slots, *open_work])
 
     # Words.
 
+    def _count_in(self, *states: str) -> int:
+        return sum(self._counts[searched, state] for searched in (True, False) for state in states)
+
     def _count(self) -> str:
-        done = [record for record in self._records if record.state in FINISHED]
-        trials = sum(record.kind == "search" for record in done)
+        trials = sum(self._counts[True, state] for state in FINISHED)
         parts = [f"{trials} of {self._totals['trials']} trials"] if self._totals["trials"] else []
         if self._totals["controls"]:
-            parts.append(f"{len(done) - trials} of {self._totals['controls']} controls")
+            parts.append(f"{self._count_in(*FINISHED) - trials} of {self._totals['controls']} controls")
         for state in ("pruned", "failed"):
-            if number := sum(record.state == state for record in done):
+            if number := self._count_in(state):
                 parts.append(f"{number} {state}")
         return ", ".join(parts)
 
     def _left_text(self) -> str:
-        if sum(record.state in FINISHED for record in self._records) >= sum(self._totals.values()):
+        if self._count_in(*FINISHED) >= sum(self._totals.values()):
             return ""
-        if self._left is None:
+        estimate = self._estimate()
+        if estimate is None:
             return "time left not known yet"
-        left = max(0.0, self._left - self._since_update())
+        left = max(0.0, estimate - self._since_update())
         return f"about {duration(left) if left < 60 else duration(60 * round(left / 60), short=True)} left"
-
-    def _best(self) -> TrialRecord | None:
-        scored = [r for r in self._records if r.kind == "search" and r.state == "complete" and r.score is not None]
-        return max(scored, key=lambda record: record.score or 0.0, default=None)
 
     def _best_text(self) -> str:
         if not self._totals["trials"]:
             return ""
-        best = self._best()
+        best = self._best
         if best is None:
             return "no finished trial yet"
         spread = best.result.score.spread if best.result else None
@@ -207,7 +231,7 @@ class Progress:
 
     def _view(self) -> RenderableType:
         total = sum(self._totals.values())
-        done = sum(record.state in FINISHED for record in self._records)
+        done = self._count_in(*FINISHED)
         width = min(self._console.width, WIDEST)
         head = Table.grid(expand=True)
         head.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
@@ -228,11 +252,10 @@ class Progress:
         # Least widths keep the columns in their places while the numbers change.
         for title, width in (("β", 5), ("M", 2), ("step", 11), ("score", 11), ("time", 7)):
             table.add_column(title, justify="right", no_wrap=True, min_width=width)
-        best = self._best()
-        order = {key: place for place, key in enumerate(self._finished)}
-        running = [record for record in self._records if record.state == "running"]
-        ended = [record for record in self._records if _key(record) in order]
-        shown = running + sorted(ended, key=lambda record: order[_key(record)], reverse=True)
+        best = self._best
+        # Copies, since this is another thread than the one that updates.
+        running = [record for record in list(self._open.values()) if record.state == "running"]
+        shown = running + [self._records[key] for key in reversed(list(self._finished))]
         for record in shown[: rows if len(shown) <= rows else rows - 1]:
             steps = self._steps_of(record)
             step = f"{last_step(record)}/{steps}" if steps else f"{last_step(record)}"
@@ -248,7 +271,7 @@ class Progress:
                 step,
                 score,
                 clock(seconds),
-                style="bold green" if record is best else STATE_STYLES.get(record.state, ""),
+                style="bold green" if best and _key(record) == _key(best) else STATE_STYLES.get(record.state, ""),
             )
         if len(shown) > rows:
             table.add_row(f"{len(shown) - rows + 1} earlier", style="dim")
@@ -256,18 +279,18 @@ class Progress:
 
     def _foot(self) -> list[Text]:
         lines = [Text(text, style="bold") for text in [self._best_text()] if text]
-        best = self._best()
+        best = self._best
         if best is not None and best.result is not None:
             score = best.result.score
             against = [f"chance {percent(score.chance)}"]
             against += [
                 f"{record.label} {percent(record.score)}"
-                for record in self._records
+                for record in list(self._records.values())
                 if record.kind == "baseline" and record.score is not None
             ]
             missing = f"; not represented: {', '.join(score.missing)}" if score.missing else ""
             lines.append(Text(f"against {', '.join(against)}{missing}"))
-        failed = [record for record in self._records if record.state == "failed"]
+        failed = [record for record in list(self._records.values()) if record.state == "failed"]
         for record in failed[-FAILURES_SHOWN:]:
             lines.append(Text(f"{record.label} failed: {record.reason or 'reason unknown'}", style="red"))
         for line in lines:
@@ -288,7 +311,7 @@ def last_score(record: TrialRecord) -> float | None:
     return record.intermediate[max(record.intermediate)]
 
 
-def _key(record: TrialRecord) -> tuple[str, int]:
+def _key(record: TrialRecord) -> _Key:
     return record.kind, record.number
 
 

@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.randomness import derive_seed
-from bvae_tune.search.folder import CONTROLS, TENSORBOARD, TRIALS, trial_folder
+from bvae_tune.search.folder import TENSORBOARD, trial_folder
 from bvae_tune.search.pruning import build_pruner, judge
-from bvae_tune.search.records import TrialResult, read_trial, setting_of
+from bvae_tune.search.records import FINISHED, TrialRecord, TrialResult, read_trial, setting_of
 from bvae_tune.search.sampling import draw_parameters
 from bvae_tune.search.study import Study, control_setting, kept_trials
 from bvae_tune.search.task import TrialTask
@@ -41,7 +41,9 @@ class _Open:
 
     @property
     def stored(self) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[self.trial.number]
+        # Not from the list of all trials, which Optuna copies each time.
+        stored: FrozenTrial = self.trial.storage.get_trial(self.trial._trial_id)
+        return stored
 
 
 class Recorder:
@@ -70,6 +72,9 @@ class Recorder:
         self._open: dict[str, _Open] = {}
         self._searching = searching
         self._wanted = study.trials_wanted
+        self._asked = len(study.searched.get_trials(deepcopy=False))
+        self._waiting = len(_in_state(study.control_trials, TrialState.WAITING))
+        self._kept = tidy(study)
         self._unfinished = [
             (record, number, record is study.searched)
             for record in ([study.control_trials, study.searched] if searching else [study.control_trials])
@@ -92,8 +97,9 @@ class Recorder:
                     task = self._task(entry)
                 except InputError as error:  # values that do not go together
                     self._end_failed(self._open.pop(trial_id), str(error))
+                    self._show(entry)
                     continue
-                self.show()
+                self._show(entry)
                 return {"task": task}
         return None
 
@@ -107,7 +113,7 @@ class Recorder:
             stop = entry.searched and self._pruned(entry)
             if stop:
                 self._end(self._open.pop(trial_id), TrialState.PRUNED)
-            self.show()
+            self._show(entry)
             return stop
         return False
 
@@ -125,7 +131,7 @@ class Recorder:
             else:
                 self._note(entry, result)
                 self._end(entry, TrialState.COMPLETE, result["score"])
-            self.show()
+            self._show(entry)
 
     def worker_failed(self, trial_id: str, how: str) -> None:
         """A worker died or raised; Tune tries the trial again, or calls `fail` next."""
@@ -141,13 +147,17 @@ class Recorder:
         with self._guarded():
             entry = self._open.pop(trial_id)
             self._end_failed(entry, entry.failure)
-            self.show()
+            self._show(entry)
 
     def show(self) -> None:
         """Show how all trials stand."""
         if self._progress is not None:
             searched = self._study.trials if self._searching else []
             self._progress.update([*self._study.controls, *searched])
+
+    def _show(self, entry: _Open) -> None:
+        if self._progress is not None:
+            self._progress.update([read_trial(entry.stored)])
 
     @cached_property
     def _tensorboard(self) -> TensorBoardLog | None:
@@ -171,19 +181,18 @@ class Recorder:
             self.error = self.error or error
 
     def _left(self) -> bool:
-        asked = len(self._study.searched.get_trials(deepcopy=False))
-        waiting = bool(_in_state(self._study.control_trials, TrialState.WAITING))
-        return bool(self._unfinished) or waiting or (self._searching and asked < self._wanted)
+        return bool(self._unfinished or self._waiting) or (self._searching and self._asked < self._wanted)
 
     def _take(self) -> _Open:
         controls = self._study.control_trials
         position = next((i for i, (record, _, _) in enumerate(self._unfinished) if record is controls), None)
-        if position is None and _in_state(controls, TrialState.WAITING):
+        if position is None and self._waiting:
+            self._waiting -= 1
             return _Open(controls, controls.ask(), searched=False)
         if self._unfinished:
             record, number, searched = self._unfinished.pop(position or 0)
-            trial_id = record.get_trials(deepcopy=False)[number]._trial_id
-            return _Open(record, Trial(record, trial_id), searched)
+            return _Open(record, Trial(record, record.get_trials(deepcopy=False)[number]._trial_id), searched)
+        self._asked += 1
         return _Open(self._study.searched, self._study.searched.ask(), searched=True)
 
     def _task(self, entry: _Open) -> TrialTask:
@@ -256,9 +265,13 @@ class Recorder:
 
     def _end(self, entry: _Open, state: TrialState, value: float | None = None) -> None:
         entry.study.tell(entry.trial.number, value, state=state, skip_if_finished=True)
+        ended = read_trial(entry.stored)
         if self._tensorboard is not None:
-            self._tensorboard.finish(read_trial(entry.stored))
-        tidy(self._study)
+            self._tensorboard.finish(ended)
+        if entry.searched:
+            self._kept = _keep(self._study, [*self._kept, ended])
+        else:
+            _drop(self._study, ended)
 
     def _end_failed(self, entry: _Open, reason: str, traceback: str | None = None) -> None:
         if traceback is not None:
@@ -267,15 +280,25 @@ class Recorder:
         self._end(entry, TrialState.FAIL)
 
 
-def tidy(study: Study) -> None:
-    """Drop the checkpoints of finished trials: of the searched ones all but the best, of the controls all."""
-    kept = kept_trials(study.trials, study.config.search.keep_models)
-    for record, folder in ((study.searched, TRIALS), (study.control_trials, CONTROLS)):
-        for path in (study.path / folder).glob("[0-9]*"):
-            number = int(path.name)
-            finished = record.get_trials(deepcopy=False)[number].state.is_finished()
-            if finished and (folder == CONTROLS or number not in kept):
-                shutil.rmtree(path, ignore_errors=True)
+def tidy(study: Study) -> list[TrialRecord]:
+    """Drop the checkpoints of finished controls and trials; those of the best trials stay, which are returned."""
+    for control in study.controls:
+        if control.state in FINISHED:
+            _drop(study, control)
+    return _keep(study, [trial for trial in study.trials if trial.state in FINISHED])
+
+
+def _keep(study: Study, ended: list[TrialRecord]) -> list[TrialRecord]:
+    """Those of these searched trials whose checkpoints stay; the others' are dropped."""
+    kept = kept_trials(ended, study.config.search.keep_models)
+    for trial in ended:
+        if trial.number not in kept:
+            _drop(study, trial)
+    return [trial for trial in ended if trial.number in kept]
+
+
+def _drop(study: Study, trial: TrialRecord) -> None:
+    shutil.rmtree(study.path / trial_folder(trial.kind, trial.number), ignore_errors=True)
 
 
 def _in_state(record: optuna.Study, state: TrialState) -> list[FrozenTrial]:

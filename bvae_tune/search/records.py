@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Kind = Literal["search", "baseline", "confirm"]
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
 
+FINISHED: tuple[State, ...] = ("complete", "pruned", "failed")
 STATES: Mapping[str, State] = {
     "COMPLETE": "complete",
     "PRUNED": "pruned",

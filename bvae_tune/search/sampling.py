@@ -87,14 +87,18 @@ class SeededSampler(BaseSampler):
     """
 
     def __init__(self, search: SearchConfig, space: Mapping[str, Distribution]) -> None:
-        self._search = search
+        self._search, self._space = search, space
         self._grid = grid_points(space) if search.sampler == "grid" else None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The keys drawn together: all of them for TPE once it learns, none before and for the others."""
-        if self._starting(trial):
+        """The keys drawn together: all of them for TPE once it learns, none before and for the others.
+
+        Optuna would look for them in every trial, every time.
+        """
+        if self._search.sampler != "tpe" or self._starting(trial):
             return {}
-        return self._inner(trial, "relative").infer_relative_search_space(study, trial)
+        space = {key: optuna_distribution(distribution) for key, distribution in sorted(self._space.items())}
+        return {key: distribution for key, distribution in space.items() if not distribution.single()}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

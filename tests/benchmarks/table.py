@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from math import log
 from pathlib import Path
-from statistics import median
+from statistics import linear_regression, median
 
 from rich.console import Console
 from rich.table import Table
@@ -52,10 +53,10 @@ def line(
     limit_is: str = "",
     target: str = "",
 ) -> Line:
-    """A line from one figure a round of each. Units with a "/s" are speeds; in all others less is better."""
+    """A line from one figure a round of each. Units with a "/" are speeds; in all others less is better."""
 
     def ratio(better: Sequence[float], worse: Sequence[float]) -> float:
-        if "/s" not in unit:
+        if "/" not in unit:
             better, worse = worse, better
         return median(a / b for a, b in zip(better, worse, strict=True))
 
@@ -73,6 +74,11 @@ def line(
     )
 
 
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """How `values` grow with `sizes`: the slope of their logarithms."""
+    return linear_regression([log(size) for size in sizes], [log(value) for value in values]).slope
+
+
 def show(lines: Iterable[Line], title: str) -> None:
     """Print the table."""
     table = Table(title=title)
@@ -82,17 +88,18 @@ def show(lines: Iterable[Line], title: str) -> None:
         table.add_row(
             row.what,
             row.unit,
-            _figure(row.ours),
-            "" if row.rival is None else f"{_figure(row.rival)} ({row.rival_is})",
+            figure(row.ours),
+            "" if row.rival is None else f"{figure(row.rival)} ({row.rival_is})",
             "" if row.times_rival is None else f"{row.times_rival:.2f}",
-            "" if row.limit is None else f"{_figure(row.limit)} ({row.limit_is})",
+            "" if row.limit is None else f"{figure(row.limit)} ({row.limit_is})",
             "" if row.times_limit is None else f"{row.times_limit:.2f}",
             row.target,
         )
     Console(width=None if os.environ.get("COLUMNS") or os.isatty(1) else 160).print(table)
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """Three digits, or the whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

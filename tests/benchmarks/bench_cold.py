@@ -1,0 +1,154 @@
+"""How long a person waits: `--help`, the first build of the images, opening them, and the first trained step.
+
+Beside each time stands the least that it takes here, measured in turns in the same run. For the first step that is
+what the libraries need: Ray's start, an actor that has imported torch, and an answer from it. For the build it is
+filling the images' bytes, their digest, and writing them to disk. Seed: the space's.
+
+    python tests/benchmarks/bench_cold.py [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import table
+
+from bvae_tune.data.shapes import build_shapes
+from bvae_tune.data.sources import DatasetConfig, open_dataset
+
+COMMAND = Path(sys.executable).with_name("bvae-tune")
+BARE_START = """
+import ray, torch
+
+@ray.remote
+class Trainer:
+    def step(self):
+        import torch
+        return torch.ones(1).sum().item()
+
+ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+ray.get(Trainer.remote().step.remote())
+"""
+# One trial of one step, evaluated at little cost: its first checkpoint comes right after its first step.
+SMALL = {
+    "training.steps": 1,
+    "training.report_every": 1,
+    "metric.train_points": 100,
+    "metric.test_points": 100,
+    "search.trials": 1,
+    "search.baselines": "[]",
+}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def run(*command: str | Path) -> None:
+    """Run a command to its end, silently."""
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def first_step() -> float:
+    """Seconds from the start of `bvae-tune search` to the first checkpoint of its first trial."""
+    settings = [argument for key, value in SMALL.items() for argument in ("--set", f"{key}={value}")]
+    with tempfile.TemporaryDirectory() as storage:
+        trial = Path(storage) / "bench" / "trials" / "00000"
+        command = [COMMAND, "search", "--space", "shapes", "--storage", storage, "--name", "bench", *settings]
+        start = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            while not (trial.is_dir() and any(trial.iterdir())):
+                if process.poll() is not None:
+                    sys.exit(process.stderr.read() if process.stderr else "the search ended before its first step")
+                time.sleep(0.02)
+            taken = time.perf_counter() - start
+            process.communicate()
+    return taken
+
+
+def bare_build(folder: Path) -> None:
+    """As many bytes filled, digested and written."""
+    images = np.full((737_280, 512), 1, np.uint8)
+    hashlib.sha256(images).hexdigest()
+    with (folder / "bytes").open("wb") as file:
+        file.write(images.data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def in_fresh_folder(work: Callable[[Path], object]) -> float:
+    """Seconds of `work` on a folder of its own, which is not counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        return seconds(lambda: work(Path(folder)))
+
+
+def bare(code: str) -> Callable[[], float]:
+    """Measures a Python process that runs `code`."""
+    return lambda: seconds(lambda: run(sys.executable, "-c", code))
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Something a person waits for, how to measure it, and the least that it can take."""
+
+    what: str
+    ours: Callable[[], float]
+    limit: Callable[[], float]
+    limit_is: str
+    target: str
+
+
+WAITS = (
+    Wait(
+        "bvae-tune --help",
+        lambda: seconds(lambda: run(COMMAND, "--help")),
+        bare("import typer.main, rich.console"),
+        "typer and rich alone",
+        "< 0.3 s",
+    ),
+    Wait("command to first trained step", first_step, bare(BARE_START), "Ray and torch alone", "< 8 s"),
+    Wait(
+        "opening the images",
+        lambda: seconds(lambda: open_dataset(DatasetConfig())),
+        lambda: seconds(lambda: pa.ipc.open_file(pa.memory_map(str(open_dataset(DatasetConfig()).path))).get_batch(0)),
+        "pyarrow alone",
+        "< 0.05 s",
+    ),
+    Wait(
+        "building the images",
+        lambda: in_fresh_folder(lambda folder: build_shapes(folder / "shapes.arrow")),
+        lambda: in_fresh_folder(bare_build),
+        "fill, digest, write",
+        "< 20 s",
+    ),
+)
+
+
+def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
+    """Ours and the limit in turns, after one turn that brings the files into memory."""
+    open_dataset(DatasetConfig())
+    for wait in WAITS:
+        wait.ours()
+        turns = [(wait.ours(), wait.limit()) for _ in range(arguments.rounds)]
+        ours, limit = (list(column) for column in zip(*turns, strict=True))
+        yield table.line(wait.what, "s", ours, limit=limit, limit_is=wait.limit_is, target=wait.target)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    table.main(lines, parser, "What a person waits for")

@@ -1,0 +1,118 @@
+"""How time and memory grow with the number of images, the latent size M and the replicas R.
+
+A step of the default space's network and an evaluation, on one thread, each size in a process of its own, whose highest
+memory is what counts. The exponent is the slope of the logarithms over all sizes: 0 does not grow, 1 is linear. Seed 0.
+
+    python tests/benchmarks/bench_growth.py [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import table
+import torch
+
+from bvae_tune.data.image_store import ImageStore, open_store, write_store
+from bvae_tune.data.sources import DatasetConfig, load_labels, open_dataset
+from bvae_tune.evaluation import encode_labelled, score
+from bvae_tune.space import load_space
+from bvae_tune.training.bank import Bank
+
+SIZES = {
+    "images": (10_000, 100_000, 737_280),
+    "latent_size": (2, 8, 32, 128),
+    "replicas": (1, 4, 10, 40),
+}
+NAMES = {"images": "images", "latent_size": "M", "replicas": "R"}
+STEPS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Seconds of writing and of opening the images, of a step and of an evaluation; bytes at most."""
+
+    writing: float
+    opening: float
+    step: float
+    evaluation: float
+    memory: float
+
+
+def some_images(count: int, path: Path) -> ImageStore:
+    """A store of the first so many of the 2D shapes, in an order of seed 0."""
+    shapes = open_dataset(DatasetConfig())
+    chosen = np.sort(np.random.default_rng(0).permutation(shapes.count)[:count])
+    space = shapes.factor_space
+    return write_store(
+        path, shapes.packed[chosen], name="some", size=(1, 64, 64), bits=1,
+        factors=shapes.factors(chosen), factor_space=space,
+    )  # fmt: skip
+
+
+def cost(images: int, latent_size: int, replicas: int, path: Path, rounds: int) -> Cost:
+    """Medians over rounds, in this process."""
+    torch.set_num_threads(1)
+    space = load_space("shapes")
+
+    def seconds(work: Callable[[], object]) -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    opening = median(seconds(lambda: open_store(path)) for _ in range(rounds))
+    store = open_store(path)
+    labels = load_labels(space.labels, store)
+    model = dataclasses.replace(space.model, latent_size=latent_size)
+    bank = Bank(model, space.training, store, range(replicas), [4.0] * replicas)
+    bank.train(3)
+    step = median(seconds(lambda: bank.train(bank.step_count + STEPS)) / STEPS for _ in range(rounds))
+
+    def evaluate() -> None:
+        score(encode_labelled(bank, store, labels), labels, space.metric, space.protocol, 0)
+
+    evaluation = median(seconds(evaluate) for _ in range(rounds))
+    return Cost(0.0, opening, step, evaluation, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
+    """Each size, then how it grows."""
+    base = {"images": 100_000, "latent_size": 10, "replicas": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        for key, sizes in SIZES.items():
+            costs = []
+            for size in sizes:
+                setting = base | {key: size}
+                path = Path(folder) / f"{setting['images']}.arrow"
+                began = time.perf_counter()
+                some_images(setting["images"], path)
+                writing = time.perf_counter() - began
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    found = pool.submit(cost, **setting, path=path, rounds=arguments.rounds).result()
+                costs.append(dataclasses.replace(found, writing=writing))
+            measured = ["writing", "opening", "step", "memory"] if key == "images" else ["step", "evaluation", "memory"]
+            for what in measured:
+                values = [getattr(one, what) for one in costs]
+                scale, unit = (1e-6, "MB") if what == "memory" else (1e3, "ms")
+                shown = ", ".join(f"{table.figure(value * scale)}" for value in values)
+                among = f"{NAMES[key]} = {', '.join(f'{size:,}' for size in sizes)}"
+                yield table.line(
+                    f"{what} ({shown} {unit}) over {among}", "exponent", [table.exponent(sizes, values)],
+                    target="1 or less",
+                )  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    table.main(lines, parser, "Growth")
