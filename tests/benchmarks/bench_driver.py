@@ -12,18 +12,16 @@ Seeds: the space's.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import table
+from apart import apart, peak_memory
 from rich.console import Console
 
 SPACE = {"beta": {"loguniform": [0.25, 128]}, "latent_size": {"int": [2, 20]}}
@@ -132,20 +130,13 @@ CONTESTANTS = {"study": study, "tune": tune_alone, "tpe": tpe_alone}
 
 def figures(name: str, trials: int) -> dict[str, float]:
     """A contestant's figures, and the highest memory of the process that runs it, in bytes."""
-    found = CONTESTANTS[name](trials)
-    return found | {"memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
-
-
-def apart(name: str, trials: int) -> dict[str, float]:
-    """The same from a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(figures, name, trials).result()
+    return CONTESTANTS[name](trials) | {"memory": peak_memory()}
 
 
 def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
     """Time, memory and size a trial, and how they grow."""
     counts = sorted(arguments.trials)
-    runs = {count: {name: apart(name, count) for name in CONTESTANTS} for count in counts}
+    runs = {count: {name: apart(figures, name, count) for name in CONTESTANTS} for count in counts}
     for count, run in runs.items():
         ours, tune, tpe = (1e3 * run[name]["seconds"] / count for name in CONTESTANTS)
         own = 1e3 * run["study"]["scoring"] / count

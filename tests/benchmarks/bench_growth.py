@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import table
 import torch
+from apart import apart, peak_memory
 
 from bvae_tune.data.image_store import ImageStore, open_store, write_store
 from bvae_tune.data.sources import DatasetConfig, load_labels, open_dataset
@@ -82,7 +80,7 @@ def cost(images: int, latent_size: int, replicas: int, path: Path, rounds: int) 
         score(encode_labelled(bank, store, labels), labels, space.metric, space.protocol, 0)
 
     evaluation = median(seconds(evaluate) for _ in range(rounds))
-    return Cost(0.0, opening, step, evaluation, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return Cost(0.0, opening, step, evaluation, peak_memory())
 
 
 def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
@@ -97,8 +95,7 @@ def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
                 began = time.perf_counter()
                 some_images(setting["images"], path)
                 writing = time.perf_counter() - began
-                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    found = pool.submit(cost, **setting, path=path, rounds=arguments.rounds).result()
+                found = apart(cost, **setting, path=path, rounds=arguments.rounds)
                 costs.append(dataclasses.replace(found, writing=writing))
             measured = ["writing", "opening", "step", "memory"] if key == "images" else ["step", "evaluation", "memory"]
             for what in measured:

@@ -1,9 +1,7 @@
 """A whole study: where its time goes, and how it compares with the pattern of Ray Tune's tutorial.
 
-The pattern is what its documentation shows: a function trainable, a DataLoader, OptunaSearch, a process per trial, the
-textbook network, and the metric as the paper words it: pair by pair, scikit-learn's classifier. Both train trials of
-equal steps at the default space's settings, two at once with a core each, and score them once, at their end. A trial of
-10 s is one that trains for 10 s in ours. Seeds: the space's.
+The pattern is in `tutorial.py`. Both train trials of equal steps at the default space's settings, two at once with a
+core each, and score them once, at their end. A trial of 10 s is one that trains for 10 s in ours. Seeds: the space's.
 
 With `--study FOLDER` the breakdown is that of this finished study; without, of the one that was just run.
 
@@ -14,37 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import table
-from bench_metric import pair_by_pair
-from textbook import convolutional, loss
+from apart import apart
+from tutorial import Run, tutorial
 
 from bvae_tune.search.study import Study
 from bvae_tune.space import StudyConfig, load_space
-
-SAMPLE = 10_000  # images of a tutorial trial's TensorDataset
-
-
-@dataclass(frozen=True)
-class Run:
-    """Wall seconds of a study, and the seconds that its trials trained and scored, over all of them."""
-
-    trials: int
-    wall: float
-    training: float
-    scoring: float
 
 
 def settings(steps: int, trials: int) -> list[str]:
@@ -61,96 +41,19 @@ def settings(steps: int, trials: int) -> list[str]:
     ]
 
 
-def ours(steps: int, trials: int, storage: str) -> Run:
+def ours(space: StudyConfig, storage: str) -> Run:
     """By `bvae_tune.search`."""
     import bvae_tune
 
     began = time.perf_counter()
-    study = bvae_tune.search("shapes", settings(steps, trials), name="study", storage=storage)
+    study = bvae_tune.search(space, name="study", storage=storage)
     results = [record.result for record in study.trials if record.result]
     return Run(
-        trials,
+        len(results),
         time.perf_counter() - began,
         sum(result.seconds_training for result in results),
         sum(result.seconds_evaluating for result in results),
     )
-
-
-def tutorial(steps: int, trials: int, storage: str) -> Run:
-    """By Ray Tune as its tutorial uses it."""
-    began = time.perf_counter()
-    import ray
-    from ray import tune
-    from ray.tune.search import ConcurrencyLimiter
-    from ray.tune.search.optuna import OptunaSearch
-
-    ray.init(include_dashboard=False, log_to_driver=False)
-    config = load_space("shapes", settings(steps, trials))
-    tuner = tune.Tuner(
-        tune.with_resources(partial(_tutorial_trial, space=config), {"cpu": 1}),
-        param_space={"beta": tune.loguniform(0.25, 128), "latent_size": tune.randint(2, 21)},
-        tune_config=tune.TuneConfig(
-            metric="score", mode="max", num_samples=trials, search_alg=ConcurrencyLimiter(OptunaSearch(seed=0), 2)
-        ),
-        run_config=tune.RunConfig(storage_path=storage, verbose=0),
-    )
-    found = tuner.fit()
-    if found.errors:
-        raise found.errors[0]
-    metrics: list[dict[str, Any]] = [result.metrics for result in found if result.metrics]
-    ray.shutdown()
-    return Run(
-        trials,
-        time.perf_counter() - began,
-        sum(row["training"] for row in metrics),
-        sum(row["scoring"] for row in metrics),
-    )
-
-
-def _tutorial_trial(values: dict[str, Any], space: StudyConfig) -> None:
-    import torch
-    from ray import tune
-    from sklearn.linear_model import LogisticRegression
-    from torch.utils.data import DataLoader, TensorDataset
-
-    from bvae_tune.data.sources import load_labels, open_dataset
-    from bvae_tune.models.networks import Codes
-
-    store = open_dataset(space.dataset)
-    labels = load_labels(space.labels, store)
-    images = store.gather(np.random.default_rng(0).choice(store.count, SAMPLE, replace=False)).view(SAMPLE, 1, 64, 64)
-    loader = DataLoader(TensorDataset(images), batch_size=space.training.batch_size, shuffle=True, drop_last=True)
-    vae = convolutional(space.model.layer_widths, values["latent_size"], store.channels)
-    optimizer = torch.optim.Adam(vae.parameters(), lr=space.training.learning_rate)
-    began, step = time.perf_counter(), 0
-    while step < space.training.steps:
-        for (batch,) in loader:
-            optimizer.zero_grad()
-            loss(vae, batch, values["beta"], "bernoulli").backward()
-            optimizer.step()
-            step += 1
-            if step == space.training.steps:
-                break
-    trained = time.perf_counter()
-
-    class Means:
-        @torch.no_grad()
-        def encode(self, images: torch.Tensor) -> Codes:
-            return Codes(vae.encoder(images.view(-1, 1, 64, 64)).chunk(2, dim=1)[0][None], None)
-
-    def points(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return pair_by_pair(Means(), store, labels, count, space.metric.pairs, seed)
-
-    changes, factors = points(space.metric.train_points, 0)
-    tested, truth = points(space.metric.test_points, 1)
-    score = LogisticRegression(max_iter=1_000).fit(changes, factors).score(tested, truth)
-    tune.report({"score": score, "training": trained - began, "scoring": time.perf_counter() - trained})
-
-
-def apart(pattern: Any, steps: int, trials: int, storage: str) -> Run:
-    """A study from a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(pattern, steps, trials, storage).result()
 
 
 def steps_a_second() -> float:
@@ -169,12 +72,12 @@ def steps_a_second() -> float:
 
 def against_the_tutorial(arguments: argparse.Namespace, storage: str) -> Iterator[table.Line]:
     """Trials an hour, and the seconds of a trial by what they went into."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        rate = pool.submit(steps_a_second).result()
+    rate = apart(steps_a_second)
     for length in arguments.seconds:
         steps = max(1, round(length * rate))
-        mine = apart(ours, steps, arguments.trials, f"{storage}/{length}")
-        rival = apart(tutorial, steps, arguments.trials, f"{storage}/tutorial-{length}")
+        space = load_space("shapes", settings(steps, arguments.trials))
+        mine = apart(ours, space, f"{storage}/{length}")
+        rival = apart(tutorial, space, f"{storage}/tutorial-{length}")
         name = "the tutorial's pattern"
         what = f"trials of {length} s ({steps:,} steps)"
         hourly = [3600 * run.trials / run.wall for run in (mine, rival)]
@@ -253,9 +156,8 @@ def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
         yield from against_the_tutorial(arguments, storage)
         path = arguments.study or Path(storage) / str(arguments.seconds[-1]) / "study"
         yield from breakdown(path)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            for what, taken in pool.submit(parts, path).result().items():
-                yield table.line(f"in a trial besides: {what}", "ms", [1e3 * taken])
+        for what, taken in apart(parts, path).items():
+            yield table.line(f"in a trial besides: {what}", "ms", [1e3 * taken])
 
 
 if __name__ == "__main__":
