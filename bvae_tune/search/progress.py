@@ -122,13 +122,13 @@ class Progress:
             self._reported[key] = last_step(record), self._clock()
         self._records[key] = record
         if record.state in FINISHED:
-            self._open.pop(key, None)
             self._finished[key] = None
+            self._open.pop(key, None)
         else:
             self._open[key] = record
-        better = self._best is None or (record.score or 0.0) > (self._best.score or 0.0)
-        if record.kind == "search" and record.state == "complete" and record.score is not None and better:
-            self._best = record
+        if record.kind == "search" and record.state == "complete" and record.score is not None:
+            # The earlier of equals, as in `Study.best`.
+            self._best = max(filter(None, (self._best, record)), key=lambda one: (one.score or 0.0, -one.number))
 
     def message(self, text: str) -> None:
         """One line for the reader, above the live table or among the plain lines."""
@@ -165,13 +165,12 @@ class Progress:
 
         Trials not yet begun are taken to have the mean of the steps of those known.
         """
-        done_here = self._work - (self._work_before or 0)
-        if done_here <= 0:
+        if self._work_before is None or self._work <= self._work_before:
             return None
         open_work = [self._steps_of(record) - self._work_of(record) for record in list(self._open.values())]
         unseen = max(0, sum(self._totals.values()) - len(self._records))
-        open_work += [self._steps or self._work_known // self._trials_known] * unseen
-        slot_seconds_per_step = (self._updated - self._started) * self._slots / done_here
+        open_work += [self._steps or self._work_known // max(1, self._trials_known)] * unseen
+        slot_seconds_per_step = (self._updated - self._started) * self._slots / (self._work - self._work_before)
         return slot_seconds_per_step * max([sum(open_work) / self._slots, *open_work])
 
     # Words.

@@ -1,6 +1,6 @@
 """Many at once: a bank of replicas against its replicas in turns, and two trials with a core each against one with two.
 
-On a GPU instead: a bank against as many textbook processes that share the GPU, against one of them (which is what they
+On a GPU instead: a bank against ten textbook processes that share the GPU, against one of them (which is what they
 give one after the other), and against the floor.
 
     python tests/benchmarks/bench_sharing.py [--rounds 5] [--batch 64] [--replicas 10] [--device cuda]
@@ -15,6 +15,8 @@ from functools import partial
 import table
 import torch
 from contest import Contestant, bank, in_turns, limit, measure, networks, textbook
+
+TEXTBOOKS = 10
 
 
 def on_cores(arguments: argparse.Namespace) -> Iterator[table.Line]:
@@ -49,13 +51,16 @@ def on_gpu(arguments: argparse.Namespace) -> Iterator[table.Line]:
                 speeds = measure(
                     {
                         "bank": Contestant(partial(bank, setting, replicas)),
-                        "at once": Contestant(partial(textbook, setting), processes=10),
+                        "at once": Contestant(partial(textbook, setting), processes=TEXTBOOKS),
                         "in turns": Contestant(partial(textbook, setting)),
                         "limit": Contestant(partial(limit, setting, replicas)),
                     },
                     arguments.rounds,
                 )
-                for rival, words in (("at once", "ten textbook processes"), ("in turns", "one textbook process")):
+                for rival, words in (
+                    ("at once", f"{TEXTBOOKS} textbook processes"),
+                    ("in turns", "one textbook process"),
+                ):
                     yield table.line(
                         f"{name}, batch {batch}, bank of {replicas}", "images/s",
                         speeds["bank"], speeds[rival], words, speeds["limit"], "floor", "1.5x the limit",

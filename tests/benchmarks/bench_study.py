@@ -102,12 +102,15 @@ def breakdown(path: Path) -> Iterator[table.Line]:
     results = [record.result for record in (*study.trials, *study.controls) if record.result]
     training = sum(result.seconds_training for result in results)
     scoring = sum(result.seconds_evaluating for result in results)
-    first = sum(min(t for t in starts if t >= session["start"]) - session["start"] for session in sessions)
+    first = sum(
+        min((t for t in starts if t >= session["start"]), default=session["end"]) - session["start"]
+        for session in sessions
+    )
     shares = {
         "training": training,
         "evaluation": scoring,
         "in trials besides: worker's start, imports, opening, checkpoints, reports": held - training - scoring,
-        "before the first trial: command, Ray, driver": first * cores,
+        "before the first trial: Ray, driver": first * cores,
         "a core without a trial: between trials, and while the last one ends": wall * cores - held - first * cores,
     }
     for what, value in shares.items():

@@ -1,8 +1,7 @@
 """Training speed of one replica: against PyTorch as a textbook writes it, as a tuner of loops writes it, and the floor.
 
 The table shows medians over rounds; how they are taken, `contest.py` says, and what the floor is, `floor.py`. Our
-bfloat16 is left out where the processor has no such products: it computes them a value at a time, and nobody would
-ask for it there.
+bfloat16 is left out where the device has no such products, and so is the tuned loop's.
 
     python tests/benchmarks/bench_training.py [--rounds 5] [--threads 1 2] [--batch 64 256] [--device cuda]
 """
@@ -16,7 +15,7 @@ from functools import partial
 
 import table
 import torch
-from contest import Contestant, Setting, bank, limit, measure, networks, textbook
+from contest import Contestant, Setting, bank, has_bfloat16, limit, measure, networks, textbook
 
 TARGETS = {"fc": "1.4x the limit", "conv": "2.5x the limit"}
 
@@ -32,8 +31,7 @@ def contestants(setting: Setting, threads: int) -> dict[str, Contestant]:
 
 def precisions(device: str) -> list[str]:
     """Those that the device has products for."""
-    rounded = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return ["float32", "bfloat16"] if rounded else ["float32"]
+    return ["float32", "bfloat16"] if has_bfloat16(device) else ["float32"]
 
 
 def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:

@@ -66,10 +66,15 @@ def networks(batch: int, device: str) -> dict[str, Setting]:
     return {name: Setting(model, training, device) for name, (model, training) in both.items()}
 
 
+def has_bfloat16(device: str) -> bool:
+    """Whether the device has such products; a CPU without them computes one value at a time."""
+    return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def textbook(setting: Setting, tuned: bool = False) -> Measure:
     """nn.Module, DataLoader over a TensorDataset, float32, default optimiser settings.
 
-    The tuned one has bfloat16 products (autocast) and a fused optimiser.
+    The tuned one has a fused optimiser, and bfloat16 products (autocast) where the device has them.
     """
     store = open_dataset(DatasetConfig())
     model, training, device = setting.model, setting.training, setting.device
@@ -81,7 +86,7 @@ def textbook(setting: Setting, tuned: bool = False) -> Measure:
     else:
         vae = convolutional(model.layer_widths, model.latent_size, store.channels).to(device)
     optimizer_class = torch.optim.Adagrad if training.optimizer == "adagrad" else torch.optim.Adam
-    optimizer = optimizer_class(vae.parameters(), lr=training.learning_rate, fused=tuned)
+    optimizer = optimizer_class(vae.parameters(), lr=training.learning_rate, fused=True if tuned else None)
 
     def batches() -> Iterator[Tensor]:
         while True:
@@ -93,7 +98,7 @@ def textbook(setting: Setting, tuned: bool = False) -> Measure:
     def run(steps: int) -> None:
         for _ in range(steps):
             optimizer.zero_grad()
-            with torch.autocast(device, torch.bfloat16, enabled=tuned):
+            with torch.autocast(device, torch.bfloat16, enabled=tuned and has_bfloat16(device)):
                 value = loss(vae, next(source), 4.0, "bernoulli")
             value.backward()
             optimizer.step()
