@@ -42,8 +42,7 @@ class _Open:
     @property
     def stored(self) -> FrozenTrial:
         # Not from the list of all trials, which Optuna copies each time.
-        stored: FrozenTrial = self.trial.storage.get_trial(self.trial._trial_id)
-        return stored
+        return self.trial.storage.get_trial(self.trial._trial_id)
 
 
 class Recorder:
@@ -74,7 +73,7 @@ class Recorder:
         self._wanted = study.trials_wanted
         self._asked = len(study.searched.get_trials(deepcopy=False))
         self._waiting = len(_in_state(study.control_trials, TrialState.WAITING))
-        self._kept = tidy(study)
+        self._kept = kept_trials(study.trials, study.config.search.keep_models)
         self._unfinished = [
             (record, number, record is study.searched)
             for record in ([study.control_trials, study.searched] if searching else [study.control_trials])
@@ -268,10 +267,12 @@ class Recorder:
         ended = read_trial(entry.stored)
         if self._tensorboard is not None:
             self._tensorboard.finish(ended)
+        finished = [*self._kept, ended] if entry.searched else [ended]
         if entry.searched:
-            self._kept = _keep(self._study, [*self._kept, ended])
-        else:
-            _drop(self._study, ended)
+            self._kept = kept_trials(finished, self._study.config.search.keep_models)
+        for trial in finished:
+            if trial not in self._kept:
+                _drop(self._study, trial)
 
     def _end_failed(self, entry: _Open, reason: str, traceback: str | None = None) -> None:
         if traceback is not None:
@@ -280,21 +281,15 @@ class Recorder:
         self._end(entry, TrialState.FAIL)
 
 
-def tidy(study: Study) -> list[TrialRecord]:
-    """Drop the checkpoints of finished controls and trials; those of the best trials stay, which are returned."""
+def tidy(study: Study) -> None:
+    """Drop the checkpoints of finished trials: of the searched ones all but the best, of the controls all."""
+    kept = {trial.number for trial in kept_trials(study.trials, study.config.search.keep_models)}
+    for trial in study.trials:
+        if trial.state in FINISHED and trial.number not in kept:
+            _drop(study, trial)
     for control in study.controls:
         if control.state in FINISHED:
             _drop(study, control)
-    return _keep(study, [trial for trial in study.trials if trial.state in FINISHED])
-
-
-def _keep(study: Study, ended: list[TrialRecord]) -> list[TrialRecord]:
-    """Those of these searched trials whose checkpoints stay; the others' are dropped."""
-    kept = kept_trials(ended, study.config.search.keep_models)
-    for trial in ended:
-        if trial.number not in kept:
-            _drop(study, trial)
-    return [trial for trial in ended if trial.number in kept]
 
 
 def _drop(study: Study, trial: TrialRecord) -> None:

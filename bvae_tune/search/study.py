@@ -188,12 +188,11 @@ def control_setting(attributes: Mapping[str, Any]) -> tuple[ModelConfig, Trainin
     return ModelConfig(**model), TrainingConfig(**attributes["training"])
 
 
-def kept_trials(trials: list[TrialRecord], keep: int) -> set[int]:
-    """Numbers of the trials whose weights stay: the `keep` best, and the best that misses no factor."""
+def kept_trials(trials: list[TrialRecord], keep: int) -> list[TrialRecord]:
+    """The trials whose weights stay: the `keep` best, and the best that misses no factor."""
     ranked = _ranked(trials)
-    kept = {trial.number for trial in ranked[:keep]}
     whole = _first_whole(ranked)
-    return kept | ({whole.number} if whole else set())
+    return [trial for place, trial in enumerate(ranked) if place < keep or trial is whole]
 
 
 def _ranked(trials: list[TrialRecord]) -> list[TrialRecord]:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import table
+from measuring import seconds
 
 from bvae_tune.data.shapes import build_shapes
 from bvae_tune.data.sources import DatasetConfig, open_dataset
@@ -50,13 +51,6 @@ SMALL = {
     "search.trials": 1,
     "search.baselines": "[]",
 }
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of a call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def bare_start() -> float:
@@ -117,11 +111,6 @@ def in_fresh_folder(work: Callable[[Path], object]) -> float:
         return seconds(lambda: work(Path(folder)))
 
 
-def bare(code: str) -> Callable[[], float]:
-    """Measures a Python process that runs `code`."""
-    return lambda: seconds(lambda: run(sys.executable, "-c", code))
-
-
 @dataclass(frozen=True)
 class Wait:
     """Something a person waits for, how to measure it, and the least that it can take."""
@@ -137,7 +126,7 @@ WAITS = (
     Wait(
         "bvae-tune --help",
         lambda: seconds(lambda: run(COMMAND, "--help")),
-        bare("import typer.main, rich.console"),
+        lambda: seconds(lambda: run(sys.executable, "-c", "import typer.main, rich.console")),
         "typer and rich alone",
         "< 0.3 s",
     ),

@@ -4,8 +4,7 @@ A trial is an untrained network of six pixels, scored on a handful of points and
 its time is ours, Tune's or Optuna's. Tune alone runs a trainable that ends at once, TPE alone asks and tells in
 memory, on the same space. Each is a process of its own; its time counts from the first trial's start to the last
 one's end. The exponent of growth is that of the whole time and memory over the numbers of trials; 1 is linear.
-No pruner,
-and no terminal. Seeds: the space's.
+No pruner, and no terminal. Seeds: the space's.
 
     python tests/benchmarks/bench_driver.py [--trials 100 500 2000]
 """
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import table
-from apart import apart, peak_memory
+from measuring import apart, peak_memory
 from rich.console import Console
 
 SPACE = {"beta": {"loguniform": [0.25, 128]}, "latent_size": {"int": [2, 20]}}

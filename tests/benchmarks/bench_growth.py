@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import table
 import torch
-from apart import apart, peak_memory
+from measuring import apart, peak_memory, seconds
 
 from bvae_tune.data.image_store import ImageStore, open_store, write_store
 from bvae_tune.data.sources import DatasetConfig, load_labels, open_dataset
@@ -36,17 +35,6 @@ NAMES = {"images": "images", "latent_size": "M", "replicas": "R"}
 STEPS = 30
 
 
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Seconds of writing and of opening the images, of a step and of an evaluation; bytes at most."""
-
-    writing: float
-    opening: float
-    step: float
-    evaluation: float
-    memory: float
-
-
 def some_images(count: int, path: Path) -> ImageStore:
     """A store of the first so many of the 2D shapes, in an order of seed 0."""
     shapes = open_dataset(DatasetConfig())
@@ -58,15 +46,10 @@ def some_images(count: int, path: Path) -> ImageStore:
     )  # fmt: skip
 
 
-def cost(images: int, latent_size: int, replicas: int, path: Path, rounds: int) -> Cost:
-    """Medians over rounds, in this process."""
+def cost(images: int, latent_size: int, replicas: int, path: Path, rounds: int) -> dict[str, float]:
+    """Seconds of opening the images, of a step and of an evaluation, medians over rounds; bytes at most."""
     torch.set_num_threads(1)
     space = load_space("shapes")
-
-    def seconds(work: Callable[[], object]) -> float:
-        began = time.perf_counter()
-        work()
-        return time.perf_counter() - began
 
     opening = median(seconds(lambda: open_store(path)) for _ in range(rounds))
     store = open_store(path)
@@ -80,7 +63,7 @@ def cost(images: int, latent_size: int, replicas: int, path: Path, rounds: int) 
         score(encode_labelled(bank, store, labels), labels, space.metric, space.protocol, 0)
 
     evaluation = median(seconds(evaluate) for _ in range(rounds))
-    return Cost(0.0, opening, step, evaluation, peak_memory())
+    return {"opening": opening, "step": step, "evaluation": evaluation, "memory": peak_memory()}
 
 
 def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
@@ -92,14 +75,12 @@ def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
             for size in sizes:
                 setting = base | {key: size}
                 path = Path(folder) / f"{setting['images']}.arrow"
-                began = time.perf_counter()
-                some_images(setting["images"], path)
-                writing = time.perf_counter() - began
+                writing = seconds(lambda setting=setting, path=path: some_images(setting["images"], path))
                 found = apart(cost, **setting, path=path, rounds=arguments.rounds)
-                costs.append(dataclasses.replace(found, writing=writing))
+                costs.append(found | {"writing": writing})
             measured = ["writing", "opening", "step", "memory"] if key == "images" else ["step", "evaluation", "memory"]
             for what in measured:
-                values = [getattr(one, what) for one in costs]
+                values = [one[what] for one in costs]
                 scale, unit = (1e-6, "MB") if what == "memory" else (1e3, "ms")
                 shown = ", ".join(f"{table.figure(value * scale)}" for value in values)
                 among = f"{NAMES[key]} = {', '.join(f'{size:,}' for size in sizes)}"

@@ -11,12 +11,12 @@ is compared is the time per z_diff point. One thread. Seeds: labels 0, network 0
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import table
 import torch
+from measuring import seconds
 from numpy.typing import NDArray
 
 from bvae_tune.data.image_store import ImageStore
@@ -33,13 +33,6 @@ LOOP_POINTS = {64: 64, 16: 256, 4: 1_024}
 TARGETS = {64: "100x", 16: "40x", 4: ""}
 BATCH = 256
 STEPS = 200  # of training, to know what a step takes
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of a call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def pair_by_pair(

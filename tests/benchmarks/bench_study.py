@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import table
-from apart import apart
+from measuring import apart
 from tutorial import Run, tutorial
 
 from bvae_tune.search.study import Study

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-import numpy as np
 import torch
 from floor import Floor, wait
-from textbook import convolutional, fully_connected, loss
+from textbook import convolutional, fully_connected, loader, loss
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
 from bvae_tune.data.sources import DatasetConfig, open_dataset
 from bvae_tune.models.config import ModelConfig
@@ -26,7 +24,6 @@ from bvae_tune.space import load_space
 from bvae_tune.training.bank import Bank
 from bvae_tune.training.config import TrainingConfig
 
-SAMPLE = 10_000  # images of the rivals' TensorDataset: all 737,280 would take 12 GB
 ROUND_SECONDS = 0.6
 
 Measure = Callable[[], float]
@@ -78,9 +75,6 @@ def textbook(setting: Setting, tuned: bool = False) -> Measure:
     """
     store = open_dataset(DatasetConfig())
     model, training, device = setting.model, setting.training, setting.device
-    chosen = np.random.default_rng(0).choice(store.count, SAMPLE, replace=False)
-    images = store.gather(chosen).view(SAMPLE, 1, 64, 64)
-    loader = DataLoader(TensorDataset(images), batch_size=training.batch_size, shuffle=True, drop_last=True)
     if model.architecture == "fc":
         vae = fully_connected(model.layer_widths, model.latent_size, store.dimensions).to(device)
     else:
@@ -88,9 +82,11 @@ def textbook(setting: Setting, tuned: bool = False) -> Measure:
     optimizer_class = torch.optim.Adagrad if training.optimizer == "adagrad" else torch.optim.Adam
     optimizer = optimizer_class(vae.parameters(), lr=training.learning_rate, fused=True if tuned else None)
 
+    images_by_batch = loader(store, training.batch_size)
+
     def batches() -> Iterator[Tensor]:
         while True:
-            for (images,) in loader:
+            for (images,) in images_by_batch:
                 yield images.to(device)
 
     source = batches()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from bvae_tune.data.image_store import ImageStore
+
+SAMPLE = 10_000  # images of a TensorDataset: all 737,280 would take 12 GB
 
 
 class TextbookVAE(nn.Module):
@@ -52,6 +58,13 @@ def convolutional(widths: tuple[int, int, int, int, int], latent_size: int, chan
         nn.ConvTranspose2d(a, channels, 4, 2, 1),
     )  # fmt: skip
     return TextbookVAE(encoder, decoder)
+
+
+def loader(store: ImageStore, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+    """Shuffled batches of SAMPLE images, drawn with seed 0: a DataLoader over a TensorDataset."""
+    chosen = np.random.default_rng(0).choice(store.count, SAMPLE, replace=False)
+    images = store.gather(chosen).view(SAMPLE, store.channels, store.height, store.width)
+    return DataLoader(TensorDataset(images), batch_size=batch_size, shuffle=True, drop_last=True)
 
 
 def loss(vae: TextbookVAE, images: Tensor, beta: float, likelihood: str, noise: Tensor | None = None) -> Tensor:

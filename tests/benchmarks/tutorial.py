@@ -18,14 +18,11 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 from sklearn.linear_model import LogisticRegression
-from textbook import convolutional, loss
-from torch.utils.data import DataLoader, TensorDataset
+from textbook import convolutional, loader, loss
 
 from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.models.networks import Codes
 from bvae_tune.space import StudyConfig
-
-SAMPLE = 10_000  # images of a trial's TensorDataset
 
 
 @dataclass(frozen=True)
@@ -69,13 +66,12 @@ def tutorial(space: StudyConfig, storage: str) -> Run:
 def _trial(values: dict[str, Any], space: StudyConfig) -> None:
     store = open_dataset(space.dataset)
     labels = load_labels(space.labels, store)
-    images = store.gather(np.random.default_rng(0).choice(store.count, SAMPLE, replace=False)).view(SAMPLE, 1, 64, 64)
-    loader = DataLoader(TensorDataset(images), batch_size=space.training.batch_size, shuffle=True, drop_last=True)
+    batches = loader(store, space.training.batch_size)
     vae = convolutional(space.model.layer_widths, values["latent_size"], store.channels)
     optimizer = torch.optim.Adam(vae.parameters(), lr=space.training.learning_rate)
     began, step = time.perf_counter(), 0
     while step < space.training.steps:
-        for (batch,) in loader:
+        for (batch,) in batches:
             optimizer.zero_grad()
             loss(vae, batch, values["beta"], "bernoulli").backward()
             optimizer.step()
