@@ -44,6 +44,7 @@ class ImageStore:
         dimensions: channels * height * width, the N of beta_norm (Sec. 4.2).
         fingerprint: hexadecimal digest of all images and factors.
         factor_names: names of the known factors; empty where none is known.
+        columns: of each factor, (count,) int16, read-only, the index of every image's value; -1 where unknown.
         factor_space: the factors' grid if the images are all of its points in order, else None.
         packed: (count, bytes) uint8, read-only, as in the file: channel, row, column, the first pixel in the highest
             bit of the first byte.
@@ -62,7 +63,8 @@ class ImageStore:
         self.factor_space = self._space if header["grid"] else None
         self.packed: npt.NDArray[np.uint8] = np.frombuffer(batch.column("image").buffers()[1], np.uint8)
         self.packed = self.packed.reshape(self.count, -1)
-        self._columns = [batch.column(name).to_numpy() for name in self.factor_names]
+        # Not to_numpy(), which imports pandas.
+        self.columns = tuple(np.frombuffer(batch.column(name).buffers()[1], np.int16) for name in self.factor_names)
         self._on_device: dict[torch.device, torch.Tensor] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -105,7 +107,7 @@ class ImageStore:
 
     def factors(self, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """The (n, K) factor values, as indices from 0, of the images `indices` (n,); -1 where unknown."""
-        return np.stack([column[indices] for column in self._columns], axis=-1).astype(np.int64)
+        return np.stack([column[indices] for column in self.columns], axis=-1).astype(np.int64)
 
     def verify(self) -> None:
         """Read the whole file and compare its checksum.

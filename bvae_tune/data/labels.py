@@ -80,19 +80,19 @@ def draw_labels(store: ImageStore, config: LabelsConfig) -> WeakLabels:
             f"labels: {store.name} ({store.path}) knows no factors to draw labels from;"
             " give labels.path, a Parquet or CSV file with a column index and one column per factor"
         )
-    factors = store.factors(np.arange(store.count))
     names = config.factors
     if names is None:
-        names = tuple(n for n, column in zip(store.factor_names, factors.T, strict=True) if _varies(column))
+        names = tuple(n for n, column in zip(store.factor_names, store.columns, strict=True) if _varies(column))
         if not names:
             raise InputError(f"labels: no factor of {store.name} takes more than one value")
-    factors = factors[:, columns_of(names, store.factor_names, f"of {store.name}")]
-    usable = np.flatnonzero((factors >= 0).any(axis=1))
+    positions = columns_of(names, store.factor_names, f"of {store.name}")
+    known = np.logical_or.reduce([store.columns[position] >= 0 for position in positions])
+    usable = np.flatnonzero(known)
     chosen = usable[subset(config, len(usable), f"images of {store.name} with a known factor")]
-    return WeakLabels(names, chosen, factors[chosen])
+    return WeakLabels(names, chosen, store.factors(chosen)[:, positions])
 
 
-def _varies(column: npt.NDArray[np.int64]) -> bool:
+def _varies(column: npt.NDArray[np.int16]) -> bool:
     known = column[column >= 0]
     return len(known) > 0 and bool(known.min() < known.max())
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from bvae_tune.errors import InputError
-from bvae_tune.metrics.classifier import SoftmaxProblem, accuracy, fit_adagrad, fit_lbfgs
 from bvae_tune.metrics.config import MetricConfig
 from bvae_tune.randomness import generator
 
@@ -222,6 +221,9 @@ def factor_change(
         config: L, B and the classifier.
         seed, repetition: of the pairs; another repetition is another draw (the classifier seeds of A.4).
     """
+    # It brings scipy: a worker trains before it scores, and the driver needs the pairs only.
+    from bvae_tune.metrics.classifier import SoftmaxProblem, accuracy, fit_adagrad, fit_lbfgs
+
     replicas, count, size = mean.shape
     side_by_side = np.ascontiguousarray(mean.transpose(1, 0, 2)).reshape(count, replicas * size)
     lengths = config.lengths

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bvae_tune.errors import InputError, RunError
+from bvae_tune.search.importing import without_collector
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 # Read by Ray when it is imported or started.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # The workers that an embedded Ray starts with would be gone before the first trials want them.
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    # Tune's workers have an environment of their own: those that Ray would start ahead never serve a trial.
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -70,14 +71,14 @@ def ray_session(address: str | None, meanwhile: str | None = None, console: Cons
         _check_address(address)
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
-    if meanwhile:
-        # What it raises is raised again by the import that follows.
-        threading.Thread(target=_import_quietly, args=(meanwhile,), daemon=True).start()
-    import ray
-
+    with without_collector():
+        import ray
     if ray.is_initialized():
         yield
         return
+    if meanwhile:
+        # What it raises is raised again by the import that follows.
+        threading.Thread(target=_import_quietly, args=(meanwhile,), daemon=True).start()
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     waiting = f"joining the Ray cluster at {address}" if address else "starting Ray on this machine"
     try:
@@ -119,7 +120,7 @@ def _check_address(address: str) -> None:
 
 
 def _import_quietly(module: str) -> None:
-    with suppress(Exception):
+    with suppress(Exception), without_collector():
         importlib.import_module(module)
 
 

@@ -10,10 +10,13 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import tune
 
 from bvae_tune.errors import NO_SPACE, InputError, RunError
+from bvae_tune.search.importing import without_collector
 from bvae_tune.search.task import TrialTask
+
+with without_collector():
+    from ray import tune
 
 if TYPE_CHECKING:
     from bvae_tune.search.trial_run import TrialData, TrialRun
@@ -44,10 +47,10 @@ class BetaVAETrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One report: step, score, done, node and the `TrialResult` as JSON; or done with `reason` or `fatal`."""
-        import torch
+        with without_collector():
+            import torch
 
-        from bvae_tune.search.trial_run import NodeError, TrialData, TrialRun
-
+            from bvae_tune.search.trial_run import NodeError, TrialData, TrialRun
         self._data = self._data or TrialData()
         self._run = self._run or TrialRun(self._task, self._data)
         try:

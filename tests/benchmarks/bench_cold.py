@@ -1,7 +1,7 @@
 """How long a person waits: `--help`, the first build of the images, opening them, and the first trained step.
 
 Beside each time stands the least that it takes here, measured in turns in the same run. For the first step that is
-what the libraries need: Ray's start, an actor that has imported torch, and an answer from it. For the build it is
+what the libraries need: Ray's start, and a trial of Ray Tune that imports torch. For the build it is
 filling the images' bytes, their digest, and writing them to disk. Seed: the space's.
 
     python tests/benchmarks/bench_cold.py [--rounds 5]
@@ -27,22 +27,24 @@ from measuring import seconds
 
 from bvae_tune.data.shapes import build_shapes
 from bvae_tune.data.sources import DatasetConfig, open_dataset
+from bvae_tune.search.study import Study
 
 COMMAND = Path(sys.executable).with_name("bvae-tune")
 BARE_START = """
-import ray, torch
+import pathlib
+import ray
+from ray import tune
 
-@ray.remote
-class Trainer:
+class Trainer(tune.Trainable):
     def step(self):
         import torch
-        return torch.ones(1).sum().item()
+        pathlib.Path({answer!r}).write_text(str(torch.ones(1).sum().item()))
+        return dict(done=True)
 
 ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-ray.get(Trainer.remote().step.remote())
-print("stepped", flush=True)
+tune.run(Trainer, storage_path={storage!r}, verbose=0)
 """
-# One trial of one step, evaluated at little cost: its first checkpoint comes right after its first step.
+# One trial of one step: its first checkpoint comes after that step and its evaluation, whose seconds are recorded.
 SMALL = {
     "training.steps": 1,
     "training.report_every": 1,
@@ -53,18 +55,24 @@ SMALL = {
 }
 
 
-def bare_start() -> float:
-    """Seconds until the answer; Ray's way down is not counted."""
+def until(there: Callable[[], bool], *command: str | Path) -> float:
+    """Seconds from a command's start until something is there; the command then runs to its end, uncounted."""
     start = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-c", BARE_START], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        while b"stepped" not in process.stdout.readline():
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not there():
             if process.poll() is not None:
-                sys.exit("Ray did not start")
+                sys.exit(process.stderr.read() if process.stderr else "ended too early")
+            time.sleep(0.02)
         taken = time.perf_counter() - start
+        process.communicate()
     return taken
+
+
+def bare_start() -> float:
+    """Seconds until a trial of Ray Tune has imported torch and used it."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer"
+        return until(answer.exists, sys.executable, "-c", BARE_START.format(answer=str(answer), storage=folder))
 
 
 def run(*command: str | Path) -> None:
@@ -73,20 +81,15 @@ def run(*command: str | Path) -> None:
 
 
 def first_step() -> float:
-    """Seconds from the start of `bvae-tune search` to the first checkpoint of its first trial."""
+    """Seconds from the start of `bvae-tune search` to the end of its first trial's first step."""
     settings = [argument for key, value in SMALL.items() for argument in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory() as storage:
         trial = Path(storage) / "bench" / "trials" / "00000"
         command = [COMMAND, "search", "--space", "shapes", "--storage", storage, "--name", "bench", *settings]
-        start = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-            while not (trial.is_dir() and any(trial.iterdir())):
-                if process.poll() is not None:
-                    sys.exit(process.stderr.read() if process.stderr else "the search ended before its first step")
-                time.sleep(0.02)
-            taken = time.perf_counter() - start
-            process.communicate()
-    return taken
+        taken = until(lambda: trial.is_dir() and any(trial.iterdir()), *command)
+        (record,) = Study.open(trial.parents[1]).trials
+    assert record.result is not None
+    return taken - record.result.seconds_evaluating
 
 
 def bare_build(folder: Path) -> None:
@@ -130,7 +133,7 @@ WAITS = (
         "typer and rich alone",
         "< 0.3 s",
     ),
-    Wait("command to first trained step", first_step, bare_start, "Ray and torch alone", "< 8 s"),
+    Wait("command to first trained step", first_step, bare_start, "Ray Tune and torch alone", "< 8 s"),
     Wait(
         "opening the images",
         lambda: seconds(lambda: open_dataset(DatasetConfig())),
