@@ -21,6 +21,11 @@ def percent_with_spread(share: float | None, spread: float | None) -> str:
     return f"{percent(share)} ± {100 * spread:.1f}" if share is not None and spread else percent(share)
 
 
+def nats(value: float | None) -> str:
+    """An amount of information in nats with two decimals, without the unit: `15.22`; a dash where there is none."""
+    return "–" if value is None else f"{value:.2f}"
+
+
 def significant(value: float) -> str:
     """Three significant digits without an exponent where that is short: `0.00552`, `1.26`, `118`."""
     return f"{value:.3g}"

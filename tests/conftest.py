@@ -61,9 +61,10 @@ def _record(
     score: float = 0.5,
     step: int = 400,
     replicas: int = 1,
+    kl: float = 8.0,
     **changes: Any,
 ) -> TrialRecord:
-    """Reports every 100 steps; replica r scores 1% more than the one before; latent m has a KL of 2 ** -m nats."""
+    """Reports every 100 steps; each replica has 1% of score and 1 nat of KL more than the last; latent m has 2**-m."""
     from bvae_tune.metrics.protocol import TrialScore
     from bvae_tune.search.records import TrialRecord, TrialResult
 
@@ -89,7 +90,7 @@ def _record(
         images_seen=64 * step,
         score=evaluation,
         reconstruction=tuple(100.0 + r for r in range(replicas)),
-        kl=(8.0,) * replicas,
+        kl=tuple(kl + r for r in range(replicas)),
         kl_per_latent=tuple(tuple(2.0**-m for m in range(latent_size)) for _ in range(replicas)),
         images_per_second=1000.0,
         seconds_training=step / 10,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bvae_tune.wording import clock, command, duration, percent, percent_with_spread, significant
+from bvae_tune.wording import clock, command, duration, nats, percent, percent_with_spread, significant
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,10 @@ def test_shares_are_shown_as_percent_with_their_spread_if_they_have_one() -> Non
     assert percent_with_spread(0.7, 0.041) == "70.0% ± 4.1"
     assert percent_with_spread(0.7, 0.0) == "70.0%"
     assert percent_with_spread(None, 0.1) == "–"
+
+
+def test_nats_have_two_decimals() -> None:
+    assert [nats(value) for value in (None, 0.0, 0.0505, 15.2221, 118.0)] == ["–", "0.00", "0.05", "15.22", "118.00"]
 
 
 def test_significant_digits() -> None:

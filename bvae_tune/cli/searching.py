@@ -99,10 +99,11 @@ def plan(
 
 
 def _show(out: Console, study: Study) -> None:
-    from bvae_tune.reporting.figures import score_curve, write_png
+    from bvae_tune.reporting.figures import score_and_kl, write_png
     from bvae_tune.reporting.tables import best
 
     curve: Path = study.path / CURVE
-    write_png(score_curve(study.trials, study.controls, f"{study.name}: score of each trial against β"), curve)
+    title = f"{study.name}: score and KL of each trial against β"
+    write_png(score_and_kl(study.trials, study.controls, title), curve)
     out.print(best(study))
-    out.print(f"Score against β: {curve}", soft_wrap=True)
+    out.print(f"Score and KL against β: {curve}", soft_wrap=True)

@@ -15,10 +15,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from bvae_tune.search.progress import last_score
-from bvae_tune.wording import percent, percent_with_spread, significant
+from bvae_tune.wording import nats, percent, percent_with_spread, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,39 +35,59 @@ def write_png(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=figure.dpi, format="png")
 
 
-def score_curve(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord], title: str) -> Figure:
-    """Score against β over a study.
+def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord], title: str) -> Figure:
+    """Score against β over a study, and below it the KL reached: the capacity ε that each β implies (Sec. A.6).
 
     Args:
         trials: searched ones. Filled: finished, with the spread over replicas as a bar. Hollow: pruned, at their last
-            score. Crosses at the foot: failed. All coloured by M. The best one is ringed and named.
-        controls: baselines are horizontal lines beside chance; confirmations are small diamonds.
+            report. Crosses at the foot: failed. All coloured by M. The best one is ringed and named.
+        controls: baselines are horizontal lines, beside chance; confirmations are small diamonds.
         title: over the figure.
     """
-    figure = Figure(figsize=(8.0, 4.8), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(8.0, 7.2), dpi=DPI, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     confirmed = [record for record in controls if record.kind == "confirm" and record.score is not None]
+    baselines = [record for record in controls if record.kind == "baseline" and record.score is not None]
     finished = [record for record in trials if record.state == "complete" and record.score is not None]
     pruned = [record for record in trials if record.state == "pruned" and record.intermediate]
     failed = [record for record in trials if record.state == "failed"]
+    drawn = (*finished, *pruned, *confirmed)
 
-    sizes = [record.latent_size for record in (*finished, *pruned, *confirmed)] or [1]
+    sizes = [record.latent_size for record in drawn] or [1]
     levels = np.arange(min(sizes), max(sizes) + 2)
     palette = mpl.colormaps["viridis"](np.linspace(0.0, 0.92, len(levels) - 1))  # its last yellows vanish on white
-    for record in (*finished, *pruned, *confirmed):
-        _mark(axes, record, to_hex(palette[record.latent_size - min(sizes)]))
+    for record in drawn:
+        colour = to_hex(palette[record.latent_size - min(sizes)])
+        _spread_bar(above, record, colour)
+        _mark(above, record, last_score(record) or 0.0, colour)
+        if record.kl is not None:
+            _mark(below, record, record.kl, colour)
     for record in failed:
-        axes.plot(record.beta, 0.025, "x", color=RED, markersize=5, transform=axes.get_xaxis_transform())
-    if finished:
-        _name_best(axes, max(finished, key=lambda record: record.score or 0.0))
-    _reference_lines(axes, trials, controls)
+        above.plot(record.beta, 0.025, "x", color=RED, markersize=5, transform=above.get_xaxis_transform())
 
-    _style(axes)
-    pairs = next((record.result.score.pairs for record in (*trials, *controls) if record.result), None)
-    axes.set_ylabel(f"score (L = {pairs})" if pairs else "score", fontsize=TEXT, color=INK)
+    scores = [record.result.score for record in (*trials, *controls) if record.result]
+    above.set_ylim(0, 1.15)
+    above.set_yticks(np.linspace(0, 1, 6))
+    above.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _style(above, f"score (L = {scores[0].pairs})" if scores else "score")
+    # Not logarithmic: the KL of a code that is switched off is zero, and has its place at the foot.
+    below.set_ylim(0, 1.1 * max((record.kl or 0.0 for record in (*drawn, *baselines)), default=0.0) or 1.0)
+    below.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    _style(below, "KL reached (nats per image)")
+    below.set_xlabel("β", fontsize=TEXT, color=INK)
+    figure.align_ylabels()
+    if finished:
+        best = max(finished, key=lambda record: record.score or 0.0)
+        _ring(above, best, best.score or 0.0)
+        _ring(below, best, best.kl or 0.0)
+        _name(above, best)
+    lines = [(record.score or 0.0, record.label, percent(record.score)) for record in baselines]
+    _reference_lines(above, [*lines, *((score.chance, "chance", percent(score.chance)) for score in scores[:1])])
+    _reference_lines(below, [(record.kl or 0.0, record.label, f"{nats(record.kl)} nats") for record in baselines])
+
     shown = [
         (finished, "finished", "o", FAINT, FAINT),
-        (pruned, "pruned, last score", "o", FAINT, "none"),
+        (pruned, "pruned, last report", "o", FAINT, "none"),
         (confirmed, "fresh seeds", "D", FAINT, FAINT),
         (failed, "failed", "x", RED, RED),
     ]
@@ -76,10 +96,10 @@ def score_curve(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord], 
         for records, name, marker, colour, face in shown
         if records
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=4, fontsize=SMALL, frameon=False, labelcolor=INK)
+    figure.legend(handles=handles, loc="outside lower right", ncols=4, fontsize=SMALL, frameon=False, labelcolor=INK)
     if len(set(sizes)) > 1:
         colours = ScalarMappable(BoundaryNorm(levels - 0.5, len(palette)), ListedColormap(palette))
-        bar = figure.colorbar(colours, ax=axes, fraction=0.04, pad=0.03)
+        bar = figure.colorbar(colours, ax=(above, below), fraction=0.04, pad=0.03, aspect=32)
         bar.set_label("latents M", fontsize=TEXT, color=INK)
         bar.set_ticks(list(range(min(sizes), max(sizes) + 1, max(1, round(len(palette) / 10)))))
         bar.ax.tick_params(which="both", labelsize=SMALL, labelcolor=INK, length=0)
@@ -88,27 +108,33 @@ def score_curve(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord], 
     return figure
 
 
-def _mark(axes: Axes, record: TrialRecord, colour: str) -> None:
-    score = last_score(record) or 0.0
-    spread = record.result.score.spread if record.result and record.state == "complete" else 0.0
-    if spread > 0:
-        axes.errorbar(record.beta, score, yerr=spread, fmt="none", ecolor=colour, elinewidth=1.2, zorder=2)
+def _spread_bar(axes: Axes, record: TrialRecord, colour: str) -> None:
+    if record.result and record.state == "complete" and record.result.score.spread > 0:
+        score = record.result.score
+        axes.errorbar(record.beta, score.score, score.spread, fmt="none", ecolor=colour, elinewidth=1.2, zorder=2)
+
+
+def _mark(axes: Axes, record: TrialRecord, height: float, colour: str) -> None:
     hollow = record.state == "pruned"
     axes.plot(
         record.beta,
-        score,
+        height,
         marker="D" if record.kind == "confirm" else "o",
         markersize=4.5 if record.kind == "confirm" else 7,
         markerfacecolor="none" if hollow else colour,
         markeredgecolor=colour if hollow else "white",
         markeredgewidth=1.3 if hollow else 0.6,
+        clip_on=False,  # or a KL of zero would be half a point
         zorder=3,
     )
 
 
-def _name_best(axes: Axes, best: TrialRecord) -> None:
+def _ring(axes: Axes, best: TrialRecord, height: float) -> None:
+    axes.plot(best.beta, height, "o", markersize=12, markerfacecolor="none", markeredgecolor=INK, zorder=4)
+
+
+def _name(axes: Axes, best: TrialRecord) -> None:
     score, spread = best.score or 0.0, best.result.score.spread if best.result else 0.0
-    axes.plot(best.beta, score, "o", markersize=12, markerfacecolor="none", markeredgecolor=INK, zorder=4)
     axes.annotate(
         f"{best.label}: {percent_with_spread(score, spread)}\nβ {significant(best.beta)}, M {best.latent_size}",
         (best.beta, score),
@@ -122,17 +148,14 @@ def _name_best(axes: Axes, best: TrialRecord) -> None:
     )
 
 
-def _reference_lines(axes: Axes, trials: Sequence[TrialRecord], controls: Sequence[TrialRecord]) -> None:
-    lines = [
-        (record.score, record.label) for record in controls if record.kind == "baseline" and record.score is not None
-    ]
-    lines += [(record.result.score.chance, "chance") for record in (*trials, *controls) if record.result][:1]
+def _reference_lines(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> None:
+    """A horizontal line for each (height, label, its height in words), named beside the axes."""
     height = 0.0
-    for score, label in sorted(lines):
-        axes.axhline(score, color=FAINT, linewidth=1.0, linestyle=":" if label == "chance" else "--", zorder=1)
-        height = max(score, height)
+    for value, label, words in sorted(lines):
+        axes.axhline(value, color=FAINT, linewidth=1.0, linestyle=":" if label == "chance" else "--", zorder=1)
+        height = max(value, height)
         axes.annotate(
-            f"{label} {percent(score)}",
+            f"{label} {words}",
             (1.0, height),
             xycoords=("axes fraction", "data"),
             xytext=(4, 0),
@@ -142,19 +165,17 @@ def _reference_lines(axes: Axes, trials: Sequence[TrialRecord], controls: Sequen
             color=FAINT,
             annotation_clip=False,
         )
-        height += 0.05  # lines of nearly one height would write over each other
+        height += 0.06 * axes.get_ylim()[1]  # lines of nearly one height would write over each other
 
 
-def _style(axes: Axes) -> None:
+def _style(axes: Axes, heights: str) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.08)
+    axes.axvline(1.0, color="#bbbbbb", linewidth=1.0, zorder=1)  # the ordinary VAE
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel("β", fontsize=TEXT, color=INK)
-    axes.set_ylim(0, 1.15)
-    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.set_ylabel(heights, fontsize=TEXT, color=INK)
     axes.grid(color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=SMALL, labelcolor=INK, length=0)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bvae_tune.reporting.figures import DPI, FAINT, INK, TEXT, TITLE
-from bvae_tune.wording import significant
+from bvae_tune.wording import nats, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def traversals(
         x = column * (width + GAP) + 24 + width / 2
         _text(axes, x, -10, f"{value:+.3g}".replace("-", "−") if value else "0", "center", "bottom")
     for row, latent in enumerate(order):
-        words = f"latent {latent}: KL {kl[latent]:.2f}"
+        words = f"latent {latent}: KL {nats(kl[latent])}"
         if meanings and meanings[latent]:
             words += f"\n{meanings[latent]}"
         x, y = cells.shape[1] * (width + GAP) + 24 + 8, row * (height + GAP) + height / 2

@@ -16,7 +16,7 @@ from rich.text import Text
 from bvae_tune.metrics.agreement import INFORMATIVE_KL
 from bvae_tune.search.progress import last_score, last_step
 from bvae_tune.space import short_key
-from bvae_tune.wording import command, duration, percent, percent_with_spread, significant
+from bvae_tune.wording import clock, command, nats, percent, percent_with_spread, significant
 
 if TYPE_CHECKING:
     from bvae_tune.data.image_store import ImageStore
@@ -31,10 +31,11 @@ BAR = 20  # characters for 100%
 
 def trials_table(records: Sequence[TrialRecord]) -> RenderableType:
     """One row per trial, in the order given, with a column for each searched key; reasons and notices stand below."""
-    table = _table(gap=1)
-    table.add_column("trial", no_wrap=True)
+    table = _table(gap=1, edges=False)
+    long_labels = any(record.kind == "confirm" for record in records)
+    table.add_column("trial", no_wrap=not long_labels, overflow="fold")
     table.add_column("state", no_wrap=True)
-    for title in ("β", "β_norm", "M"):
+    for title in ("β", "KL", "β_norm", "M"):
         _number(table, title)
     searched = dict.fromkeys(key for record in records for key in record.parameters)
     keys = [key for key in searched if short_key(key) not in SHOWN_BY_ITSELF]
@@ -48,20 +49,22 @@ def trials_table(records: Sequence[TrialRecord]) -> RenderableType:
             record.label,
             record.state,
             significant(record.beta),
+            nats(record.kl),
             significant(record.beta_norm),
             str(record.latent_size),
             *(Text(_cell(record.parameters.get(key))) for key in keys),
             str(last_step(record)),
             percent_with_spread(last_score(record), _spread(record)),
             percent(record.result.score.mig if record.result else None),
-            duration(record.seconds, short=True),
+            clock(record.seconds),
             ", ".join(record.result.score.missing) if record.result else "",
             style=_style(record),
         )
     parts: list[RenderableType] = [table]
     scores = [record.result.score for record in records if record.result]
     if scores:
-        parts.append(Text(f"scores at L = {scores[0].pairs}, chance {percent(scores[0].chance)}", style="dim"))
+        units = f"KL in nats per image; scores at L = {scores[0].pairs}, chance {percent(scores[0].chance)}"
+        parts.append(Text(units, style="dim"))
     for record in records:
         if record.state == "failed":
             parts.append(Text(f"{record.label} failed: {record.reason or 'reason unknown'}", style="red"))
@@ -122,7 +125,7 @@ def best(study: Study) -> RenderableType:
         lines.append(Text(", ".join(parameters)))
     table = _table()
     table.add_column("", no_wrap=True)
-    for title in ("β", "M", f"score (L = {score.pairs})", "MIG"):
+    for title in ("β", "KL (nats)", "M", f"score (L = {score.pairs})", "MIG"):
         _number(table, title)
     table.add_column("not represented")
     whole = study.best_complete
@@ -134,13 +137,14 @@ def best(study: Study) -> RenderableType:
         table.add_row(
             row.label,
             significant(row.beta),
+            nats(row.kl),
             str(row.latent_size),
             percent_with_spread(last_score(row), _spread(row)),
             percent(row.result.score.mig),
             ", ".join(row.result.score.missing) or "–",
             style="bold" if row is record else "",
         )
-    table.add_row("chance", "", "", percent(score.chance), "", "")
+    table.add_row("chance", "", "", "", percent(score.chance), "", "")
     parts: list[RenderableType] = [*lines, table, Text(_profile(score.profile))]
     parts += [
         Text("What its best latent knows of each factor:"),
@@ -247,8 +251,8 @@ def _equal_images(counts: Sequence[EqualImages]) -> Table:
     return table
 
 
-def _table(gap: int = 2) -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
+def _table(gap: int = 2, *, edges: bool = True) -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=edges, padding=(0, gap - 1, 0, 0))
 
 
 def _number(table: Table, title: str) -> None:

@@ -34,7 +34,7 @@ class TrialResult:
         images_seen: by each replica.
         score: the evaluation.
         reconstruction: per replica (R,), nats per image, mean since the report before.
-        kl: per replica (R,), nats per image, summed over latents.
+        kl: per replica (R,), nats per image, summed over latents, mean since the report before.
         kl_per_latent: (R, M), nats per image.
         images_per_second: over all replicas, since the report before.
         seconds_training: wall time spent training, over the whole trial.
@@ -99,6 +99,14 @@ class TrialRecord:
     result: TrialResult | None
     seconds: float | None
     reason: str | None
+
+    @property
+    def kl(self) -> float | None:
+        """The KL reached at the last report: nats per image, summed over latents, mean over replicas; None before one.
+
+        It is the capacity ε of the code that the trial's β implies (Eq. 2, Sec. A.6).
+        """
+        return sum(self.result.kl) / len(self.result.kl) if self.result else None
 
 
 def read_trial(trial: FrozenTrial) -> TrialRecord:

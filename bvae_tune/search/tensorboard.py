@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHOWN_ALWAYS = ("beta", "beta_norm", "latent_size")
 
 # TensorBoard sorts groups of tags by code point: the capital puts the scores on top.
-SCORE, SPREAD, MIG, STEPS = "Score/score", "Score/spread over replicas", "Score/MIG", "cost/steps"
+SCORE, SPREAD, MIG, KL, STEPS = "Score/score", "Score/spread over replicas", "Score/MIG", "loss/KL", "cost/steps"
 
 
 class TensorBoardLog:
@@ -97,7 +97,7 @@ class TensorBoardLog:
 
     def _columns(self, factors: tuple[str, ...]) -> Summary:
         """The columns of the HParams tab: what was searched, and what is worth comparing between trials."""
-        shown = {SCORE: "score", SPREAD: "spread", MIG: "MIG", STEPS: "steps"}
+        shown = {SCORE: "score", SPREAD: "spread", KL: "KL (nats)", MIG: "MIG", STEPS: "steps"}
         shown |= {f"information/{name}": f"information of {name}" for name in factors}
         experiment = api_pb2.Experiment(
             hparam_infos=[
@@ -152,7 +152,7 @@ def scalars(result: TrialResult) -> dict[str, float]:
     by_rank = zip(*(sorted(latents, reverse=True) for latents in result.kl_per_latent), strict=True)
     values |= {f"latent KL/{rank:02d}": _mean(latents) for rank, latents in enumerate(by_rank, start=1)}
     values["loss/reconstruction"] = _mean(result.reconstruction)
-    values["loss/KL"] = _mean(result.kl)
+    values[KL] = _mean(result.kl)
     values["cost/images per second"] = result.images_per_second
     values["cost/images seen"] = float(result.images_seen)
     values["cost/seconds training"] = result.seconds_training

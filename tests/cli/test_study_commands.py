@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -46,6 +47,7 @@ def test_a_search_ends_with_what_it_found_and_where_to_look(searched: tuple[Path
     ):
         assert part in outcome.stdout
     assert (path / "score_against_beta.png").read_bytes().startswith(PNG)
+    assert f"Score and KL against β: {path / 'score_against_beta.png'}" in outcome.stdout
 
 
 def test_status_of_a_finished_study(study: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
@@ -75,6 +77,22 @@ def test_best_and_trials_agree_with_the_record(
     assert parquet.read_table(tmp_path / "trials.parquet").column("score").to_pylist() == [row["score"] for row in rows]
     for row in rows:
         assert row["label"] in invoke("trials", study).stdout
+
+
+def test_the_kl_reached_stands_beside_beta_everywhere(
+    study: Path, invoke: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
+    opened = Study.open(study)
+    reached = {record.label: record.kl for record in (*opened.controls, *opened.trials)}
+    assert all(kl is not None and kl > 0 for kl in reached.values())  # the untrained network's is measured as well
+    rows = json.loads(invoke("trials", study, "--json", "--parquet", tmp_path / "trials.parquet").stdout)
+    best = json.loads(invoke("best", study, "--json").stdout)
+    for each in (*rows, *parquet.read_table(tmp_path / "trials.parquet").to_pylist(), best["best"], *best["baselines"]):
+        assert each["kl"] == reached[each["label"]]
+    for command in ("trials", "best"):
+        text = invoke(command, study).stdout
+        for label in ("untrained", "beta=1", opened.best.label if opened.best else ""):
+            assert re.search(rf"{label} .* {reached[label]:.2f} ", text)
 
 
 def test_kept_weights_score_as_the_search_said(study: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:

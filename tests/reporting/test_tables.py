@@ -74,21 +74,37 @@ def _store(study: optuna.Study, record: TrialRecord) -> None:
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_trials_table_holds_every_trial_within_the_width(make_record: MakeRecord, width: int) -> None:
     records = [
-        make_record(0, kind="baseline", label="untrained", score=0.352, step=0),
-        make_record(0, beta=118.22, latent_size=20, score=0.8125, replicas=4, step=12000),
-        make_record(1, "pruned", beta=0.25, latent_size=2, score=0.3, step=200),
+        make_record(0, kind="baseline", label="untrained", score=0.352, step=0, kl=0.05055),
+        make_record(0, beta=118.22, latent_size=20, score=0.8125, replicas=4, step=12000, kl=0.4),
+        make_record(1, "pruned", beta=0.25, latent_size=2, score=0.3, step=200, kl=31.416),
         make_record(2, "failed", beta=0.5, step=0, reason="the loss is not finite at step 17"),
         make_record(3, "running", score=0.5, step=100),
     ]
     text = printed(tables.trials_table(records), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    assert re.search(r"untrained +complete +4 +0\.00293 +3 +0 +35\.2% +12\.5% +1 s +rotation", text)
-    assert re.search(r"trial 0 +complete +118 +0\.577 +20 +12000 +81\.2% ± 4\.0 +12\.5% +20 min", text)
-    assert re.search(r"trial 1 +pruned +0\.25 +0\.000122 +2 +200 +30\.0%", text)
-    assert re.search(r"trial 3 +running +4 +0\.00293 +3 +100 +50\.0%", text)
-    assert "scores at L = 4, chance 25.0%" in text
+    assert re.search(r"trial +state +β +KL +β_norm +M +step +score +MIG +time +misses", text)
+    assert re.search(r"untrained +complete +4 +0\.05 +0\.00293 +3 +0 +35\.2% +12\.5% +0:01 +rotation", text)
+    assert re.search(r"trial 0 +complete +118 +1\.90 +0\.577 +20 +12000 +81\.2% ± 4\.0 +12\.5% +20:01", text)
+    assert re.search(r"trial 1 +pruned +0\.25 +31\.42 +0\.000122 +2 +200 +30\.0%", text)
+    assert re.search(r"trial 2 +failed +0\.5 +– +0\.000366 +3 +0 +– +– +– *$", text, re.MULTILINE)
+    assert re.search(r"trial 3 +running +4 +8\.00 +0\.00293 +3 +100 +50\.0%", text)
+    assert "KL in nats per image; scores at L = 4, chance 25.0%" in text
     assert "trial 2 failed: the loss is not finite at step 17" in text
+
+
+def test_a_long_label_is_folded_before_any_number_is_cut(make_record: MakeRecord) -> None:
+    records = [
+        make_record(0, beta=52.1, latent_size=18, score=0.885, step=7500),
+        make_record(
+            8, kind="confirm", label="beta=1 for trial 2, pair 3", beta=1.0, latent_size=18, step=7500, kl=24.7
+        ),
+    ]
+    text = printed(tables.trials_table(records))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert re.search(r"complete +1 +24\.70 +0\.00439 +18 +7500 +50\.0% +12\.5% +12:31 +rotation", text)
+    assert "beta=1 for trial 2, pair 3 complete" in words(printed(tables.trials_table(records), 120))
 
 
 def test_other_searched_keys_have_a_column_each(make_record: MakeRecord) -> None:
@@ -98,6 +114,10 @@ def test_other_searched_keys_have_a_column_each(make_record: MakeRecord) -> None
     text = printed(tables.trials_table([record, noticed]), 120)
     assert re.search(r"M +learning_rate +optimizer +step", text)
     assert re.search(r"trial 0 .* 0\.00213 +adam ", text)
+    # Folded where there is no room; nothing is cut off.
+    narrow = printed(tables.trials_table([record]), 80)
+    assert "…" not in narrow
+    assert "rotation" in "".join(line.split()[-1] for line in narrow.splitlines() if line.split())
     assert "trial 1: its replicas trained in turns" in text
 
 
@@ -123,18 +143,19 @@ def test_status_tells_how_a_study_stands(make_study: MakeStudy, make_record: Mak
 def test_best_stands_against_chance_and_the_baselines(make_study: MakeStudy, make_record: MakeRecord) -> None:
     controls = [
         make_record(0, kind="baseline", label="untrained", score=0.352, step=0),
-        make_record(1, kind="baseline", label="beta=1", beta=1.0, score=0.51),
+        make_record(1, kind="baseline", label="beta=1", beta=1.0, score=0.51, kl=22.0),
         make_record(2, kind="confirm", label="trial 0, pair 0", score=0.2),
     ]
-    lucky = make_record(0, score=0.91, beta=32.1, latent_size=10, replicas=4)
+    lucky = make_record(0, score=0.91, beta=32.1, latent_size=10, replicas=4, kl=6.0)
     study = make_study([lucky, make_record(1, score=0.5)], controls)
     text = printed(tables.best(study))
     assert max(map(len, text.splitlines())) <= 80
     assert "best is trial 0" in text
     assert "β 32.1, β_norm 0.0784, M 10" in text
-    assert re.search(r"trial 0 +32\.1 +10 +91\.0% ± 4\.0 +12\.5% +rotation", text)
-    assert re.search(r"untrained +4 +3 +35\.2%", text)
-    assert re.search(r"beta=1 +1 +3 +51\.0%", text)
+    assert re.search(r"β +KL \(nats\) +M +score \(L = 4\) +MIG +not represented", text)
+    assert re.search(r"trial 0 +32\.1 +7\.50 +10 +91\.0% ± 4\.0 +12\.5% +rotation", text)
+    assert re.search(r"untrained +4 +8\.00 +3 +35\.2%", text)
+    assert re.search(r"beta=1 +1 +22\.00 +3 +51\.0%", text)
     assert re.search(r"chance +25\.0%", text)
     assert "score (L = 4)" in text
     assert "L = 1 45.5%, L = 4 91.0%, L = 64 90.0%" in text
@@ -153,8 +174,8 @@ def test_the_best_that_misses_no_factor_is_named_beside_it(make_study: MakeStudy
     score = dataclasses.replace(whole.result.score, missing=(), converged=False)
     whole = dataclasses.replace(whole, result=dataclasses.replace(whole.result, score=score))
     text = printed(tables.best(make_study([make_record(0, score=0.8), whole], [])))
-    assert re.search(r"trial 0 +4 +3 +80\.0% +12\.5% +rotation", text)
-    assert re.search(r"trial 1 +4 +3 +70\.0% +12\.5% +–", text)
+    assert re.search(r"trial 0 +4 +8\.00 +3 +80\.0% +12\.5% +rotation", text)
+    assert re.search(r"trial 1 +4 +8\.00 +3 +70\.0% +12\.5% +–", text)
     assert "No trial represents every factor" not in text
     assert "One replica per trial" in text
 

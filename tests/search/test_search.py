@@ -129,6 +129,9 @@ def test_results_are_a_table_of_all_trials(finished: Study) -> None:
     for row, trial in zip(table[2:], finished.trials, strict=True):
         assert (row["score"], row["beta"], row["latent_size"]) == (trial.score, trial.beta, trial.latent_size)
         assert row["score_step_20"] == trial.intermediate[20]
+    for row, record in zip(table, [*finished.controls, *finished.trials], strict=True):
+        assert record.result is not None
+        assert row["kl"] == pytest.approx(sum(record.result.kl_per_latent[0]))
 
 
 def test_progress_and_cost_are_told(finished: Study, told: io.StringIO) -> None:

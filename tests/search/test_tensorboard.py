@@ -95,7 +95,7 @@ def test_a_report_s_numbers_come_back_from_the_event_file(tmp_path: Path, make_r
             "latent KL/02": 0.5,
             "latent KL/03": 0.25,
             "loss/reconstruction": 100.5,
-            "loss/KL": 8.0,
+            "loss/KL": 8.5,
             "cost/images per second": 1000.0,
             "cost/images seen": 25600.0,
             "cost/seconds training": 40.0,
@@ -160,7 +160,7 @@ def test_a_full_disk_tears_no_later_record(tmp_path: Path, make_record: MakeReco
 def test_tensorboard_lists_every_trial_with_its_numbers(tmp_path: Path, make_record: MakeRecord) -> None:
     log = TensorBoardLog(tmp_path, SPACE, refuse)
     untrained = make_record(0, kind="baseline", label="untrained", score=0.35, step=0)
-    first = make_record(0, score=0.6, beta=12.5, latent_size=7)
+    first = make_record(0, score=0.6, beta=12.5, latent_size=7, kl=21.5)
     first.parameters.update({"training.learning_rate": 1e-3, "training.optimizer": "adam"})
     pruned = make_record(1, "pruned", score=0.3, beta=0.5, step=100)
     failed = make_record(2, "failed", score=float("nan"), step=100, reason="the loss is not finite")
@@ -198,7 +198,7 @@ def test_tensorboard_lists_every_trial_with_its_numbers(tmp_path: Path, make_rec
         "kind": "DATA_TYPE_STRING",
     }
     shown = [metric["displayName"] for metric in experiment["metricInfos"]]
-    assert shown == ["score", "spread", "MIG", "steps", "information of scale", "information of rotation"]
+    assert shown == ["score", "spread", "KL (nats)", "MIG", "steps", "information of scale", "information of rotation"]
 
     by_run = {group["name"]: group for group in groups}
     records = {run_name(record): record for record in (untrained, first, pruned, failed, running, never)}
@@ -216,6 +216,7 @@ def test_tensorboard_lists_every_trial_with_its_numbers(tmp_path: Path, make_rec
         else:
             assert record.result is not None
             assert values["Score/score"] == pytest.approx(record.result.score.score)
+            assert values["loss/KL"] == record.kl
             assert values["cost/steps"] == record.result.step
             assert values["information/scale"] == 0.75
     assert by_run["trial-00000"]["hparams"]["training.optimizer"] == "adam"
