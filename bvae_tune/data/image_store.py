@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT: Final = 1
-_KEY: Final = b"bvae_tune"
+STORE: Final = b"bvae_tune"  # the key in the schema's metadata by which an image store is known
 
 
 class DamagedStoreError(InputError):
@@ -46,6 +46,7 @@ class ImageStore:
         factor_names: names of the known factors; empty where none is known.
         columns: of each factor, (count,) int16, read-only, the index of every image's value; -1 where unknown.
         factor_space: the factors' grid if the images are all of its points in order, else None.
+        files: paths of the image files that the images were read from, in their folder; empty where from none.
         packed: (count, bytes) uint8, read-only, as in the file: channel, row, column, the first pixel in the highest
             bit of the first byte.
     """
@@ -65,10 +66,16 @@ class ImageStore:
         self.packed = self.packed.reshape(self.count, -1)
         # Not to_numpy(), which imports pandas.
         self.columns = tuple(np.frombuffer(batch.column(name).buffers()[1], np.int16) for name in self.factor_names)
+        self._files = batch.column("file") if header.get("files") else None
         self._on_device: dict[torch.device, torch.Tensor] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_store, (self.path,)
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """See above; read when first asked for."""
+        return () if self._files is None else tuple(self._files.to_pylist())
 
     def gather(
         self, indices: npt.NDArray[np.integer[Any]] | torch.Tensor, device: str | torch.device = "cpu"
@@ -117,7 +124,8 @@ class ImageStore:
         """
         factors = self.factors(np.arange(self.count)) if self.factor_names else None
         size = (self.channels, self.height, self.width)
-        if content_fingerprint(self.packed, size, self.bits, factors, self._space) != self.fingerprint:
+        found = content_fingerprint(self.packed, size, self.bits, factors, self._space, self.files)
+        if found != self.fingerprint:
             raise DamagedStoreError(
                 f"{self.path}: the content does not match its checksum; build it again (bvae-tune data build)"
             )
@@ -151,7 +159,7 @@ def open_store(path: str | Path) -> ImageStore:
         raise InputError(f"{path}: no such file; expected an image store (.arrow)")
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        header = json.loads(reader.schema.metadata[_KEY])
+        header = json.loads(reader.schema.metadata[STORE])
         if header["format"] != FORMAT:
             raise InputError(f"{path}: format {header['format']}, not {FORMAT}; build or import it again")
         batch = reader.get_batch(0)
@@ -176,6 +184,7 @@ def write_store(
     bits: Literal[1, 8],
     factors: npt.NDArray[np.integer[Any]] | None = None,
     factor_space: FactorSpace | None = None,
+    files: Sequence[str] = (),
 ) -> ImageStore:
     """Write a store under a temporary name, rename it, and open it; one writer at a time, by a file lock.
 
@@ -187,6 +196,7 @@ def write_store(
         bits: 1 or 8 per value.
         factors: (n, K) indices into the values of `factor_space`, -1 where unknown.
         factor_space: names and values of the K factors.
+        files: n paths of the image files that they were read from, or none.
 
     Raises:
         RunError: the file cannot be written.
@@ -203,20 +213,21 @@ def write_store(
         "factor_names": space.names,
         "factor_values": space.values,
         "grid": factors is not None and _is_grid(factors, space),
-        "checksum": content_fingerprint(packed, size, bits, factors, space),
+        "files": bool(files),
+        "checksum": content_fingerprint(packed, size, bits, factors, space, files),
     }
     image = pa.FixedSizeBinaryArray.from_buffers(pa.binary(packed.shape[1]), len(packed), [None, pa.py_buffer(packed)])
-    schema = pa.schema(
-        [pa.field("image", image.type), *(pa.field(name, pa.int16()) for name in space.names)],
-        metadata={_KEY: json.dumps(header)},
-    )
-    columns = [] if factors is None else [pa.array(column, pa.int16()) for column in factors.T]
-    batch = pa.record_batch([image, *columns], schema=schema)
+    columns = {"image": image}
+    if factors is not None:
+        columns |= {name: pa.array(column, pa.int16()) for name, column in zip(space.names, factors.T, strict=True)}
+    if files:
+        columns["file"] = pa.array(files, pa.string())
+    batch = pa.record_batch(columns).replace_schema_metadata({STORE: json.dumps(header)})
     partial = path.with_name(path.name + ".partial")
     with store_lock(path):
         try:
             with partial.open("wb") as file:
-                with pa.ipc.new_file(file, schema) as writer:
+                with pa.ipc.new_file(file, batch.schema) as writer:
                     writer.write_batch(batch)
                 file.flush()
                 os.fsync(file.fileno())
@@ -233,13 +244,16 @@ def content_fingerprint(
     bits: int,
     factors: npt.NDArray[np.integer[Any]] | None,
     factor_space: FactorSpace,
+    files: Sequence[str] = (),
 ) -> str:
-    """Hexadecimal SHA-256 of images and factors and of how to read them; arguments as for `write_store`."""
+    """Hexadecimal SHA-256 of images, factors and files and of how to read them; arguments as for `write_store`."""
     reading = [packed.shape, size, bits, factor_space.names, factor_space.values]
     digest = hashlib.sha256(json.dumps(reading).encode())
     digest.update(packed.data)
     if factors is not None:
         digest.update(np.ascontiguousarray(factors, np.int16).data)
+    if files:
+        digest.update("\n".join(files).encode())
     return digest.hexdigest()
 
 

@@ -78,7 +78,7 @@ def draw_labels(store: ImageStore, config: LabelsConfig) -> WeakLabels:
     if not store.factor_names:
         raise InputError(
             f"labels: {store.name} ({store.path}) knows no factors to draw labels from;"
-            " give labels.path, a Parquet or CSV file with a column index and one column per factor"
+            " give labels.path, a Parquet or CSV file with a column index (or file) and one column per factor"
         )
     names = config.factors
     if names is None:

@@ -16,10 +16,14 @@ from bvae_tune.data.labels import LabelsConfig, WeakLabels, columns_of, subset
 from bvae_tune.errors import InputError
 
 INDEX = "index"
+FILE = "file"
 
 
 def read_labels(path: str | Path, store: ImageStore, config: LabelsConfig) -> WeakLabels:
-    """Read labels from a file with a column `index` (the image's number in the store) and one column per factor.
+    """Read labels from a file that says for each image which it is, and has one column per factor.
+
+    Which image: by a column `index`, its number in the store, or, where the images were read from image files, by a
+    column `file`, its path in their folder.
 
     An empty cell, or NaN, is an unknown value. Whole numbers, truth values, strings and dates are categories, in
     ascending order; numbers with fractions are continuous and cut into `config.bins` bins of about equally many
@@ -31,10 +35,10 @@ def read_labels(path: str | Path, store: ImageStore, config: LabelsConfig) -> We
         config: count, factors, seed and bins; its own path is not looked at.
 
     Raises:
-        InputError: the file is missing or unreadable; it has no column `index`, no factor, or not the one asked for; an
-            index that is missing, no whole number, not in the store, or there twice; a value that is no number among
-            numbers; nothing known; more labels asked for than it has. Rows are counted from 1,
-            without the line of names.
+        InputError: the file is missing or unreadable; it has no column `index` or `file`, or both, no factor, or not
+            the one asked for; an image that is not named, not in the store, or there twice; a value that is no number
+            among numbers; nothing known; more labels asked for than it has. Rows are counted from 1, without the line
+            of names.
     """
     path = Path(path)
     table = _read(path)
@@ -42,7 +46,8 @@ def read_labels(path: str | Path, store: ImageStore, config: LabelsConfig) -> We
     if config.factors is not None:
         columns_of(config.factors, names, f"in {path}")
         names = config.factors
-    indices = _image_indices(path, table[INDEX], store)
+    key = FILE if FILE in table.column_names else INDEX
+    indices = _image_indices(path, table[key], store, key)
     factors = np.stack([_value_indices(path, name, table[name], config.bins) for name in names], axis=1)
     if (factors < 0).all():
         raise InputError(f"{path}: nothing usable: every cell of {', '.join(names)} is empty")
@@ -71,19 +76,44 @@ def _factor_names(path: Path, table: pa.Table) -> tuple[str, ...]:
     names = table.column_names
     if len(set(names)) < len(names) or "" in names:
         raise InputError(f"{path}: every column needs a name of its own; found {', '.join(map(repr, names))}")
-    if INDEX not in names:
-        close = difflib.get_close_matches(INDEX, [name.lower() for name in names], n=1)
-        hint = f"; rename {names[[name.lower() for name in names].index(close[0])]!r}?" if close else ""
-        raise InputError(f"{path}: no column {INDEX!r} with the images' numbers; found {', '.join(names)}{hint}")
+    keys = [key for key in (INDEX, FILE) if key in names]
+    if not keys:
+        raise InputError(
+            f"{path}: no column {INDEX!r} with the images' numbers, nor {FILE!r} with their paths;"
+            f" found {', '.join(names)}{_hint(names)}"
+        )
+    if len(keys) > 1:
+        raise InputError(f"{path}: columns {INDEX!r} and {FILE!r} both say which image it is; leave one out")
     if len(names) == 1:
-        raise InputError(f"{path}: no column besides {INDEX!r}; add one column per factor")
-    return tuple(name for name in names if name != INDEX)
+        raise InputError(f"{path}: no column besides {keys[0]!r}; add one column per factor")
+    return tuple(name for name in names if name not in keys)
 
 
-def _image_indices(path: Path, column: pa.ChunkedArray, store: ImageStore) -> npt.NDArray[np.int64]:
+def _hint(names: list[str]) -> str:
+    lower = [name.lower() for name in names]
+    close = [match for key in (INDEX, FILE) for match in difflib.get_close_matches(key, lower, n=1)]
+    return f"; rename {names[lower.index(close[0])]!r}?" if close else ""
+
+
+def _image_indices(path: Path, column: pa.ChunkedArray, store: ImageStore, key: str) -> npt.NDArray[np.int64]:
     """(n,) int64, each checked to be an image of the store, and there once."""
-    indices = np.empty(len(column), np.int64)
-    for row, value in enumerate(column.to_pylist(), start=1):
+    values = column.to_pylist()
+    if not values:
+        raise InputError(f"{path}: no rows")
+    read = _by_file(path, values, store) if key == FILE else _by_number(path, values, store)
+    indices = np.array(read, np.int64)
+    order = np.argsort(indices, kind="stable")
+    repeated = np.flatnonzero(np.diff(indices[order]) == 0)
+    if len(repeated):
+        first, second = sorted((int(order[repeated[0]]) + 1, int(order[repeated[0] + 1]) + 1))
+        what = f"{values[second - 1]!r}" if key == FILE else f"image {indices[second - 1]}"
+        raise InputError(f"{path}, row {second}, column {key!r}: {what} is there twice, first in row {first}")
+    return indices
+
+
+def _by_number(path: Path, values: list[object], store: ImageStore) -> list[int]:
+    numbers = []
+    for row, value in enumerate(values, start=1):
         number = _whole_number(value)
         if number is None:
             shown = "empty" if value is None else repr(value)
@@ -93,17 +123,25 @@ def _image_indices(path: Path, column: pa.ChunkedArray, store: ImageStore) -> np
                 f"{path}, row {row}, column {INDEX!r}: there is no image {number} in {store.name},"
                 f" which has {store.count} (0 to {store.count - 1})"
             )
-        indices[row - 1] = number
-    if not len(indices):
-        raise InputError(f"{path}: no rows")
-    order = np.argsort(indices, kind="stable")
-    repeated = np.flatnonzero(np.diff(indices[order]) == 0)
-    if len(repeated):
-        first, second = sorted((int(order[repeated[0]]) + 1, int(order[repeated[0] + 1]) + 1))
+        numbers.append(number)
+    return numbers
+
+
+def _by_file(path: Path, values: list[object], store: ImageStore) -> list[int]:
+    if not store.files:
         raise InputError(
-            f"{path}, row {second}, column {INDEX!r}: image {indices[second - 1]} is there twice, first in row {first}"
+            f"{path}, column {FILE!r}: {store.name} ({store.path}) was not read from image files;"
+            f" give a column {INDEX!r} with the images' numbers"
         )
-    return indices
+    numbers = {file: number for number, file in enumerate(store.files)}
+    for row, value in enumerate(values, start=1):
+        if value not in numbers:
+            shown = "empty" if value is None else f"there is no {value!r} in {store.name}"
+            raise InputError(
+                f"{path}, row {row}, column {FILE!r}: {shown}; expected the path of an image in its folder, such as"
+                f" {store.files[0]!r}"
+            )
+    return [numbers[str(value)] for value in values]
 
 
 def _whole_number(value: object) -> int | None:

@@ -110,8 +110,11 @@ def test_a_part_of_the_file(small: ImageStore, tmp_path: Path) -> None:
         ("index,x\n0,1\none,2\n", r"row 2, column 'index': 'one'; expected the number"),
         ("index,x\ntrue,1\n", r"row 1, column 'index': True;"),
         ("index,x\n", "no rows"),
-        ("Index,x\n0,1\n", r"no column 'index' with the images' numbers; found Index, x; rename 'Index'\?"),
-        ("image;x\n0;1\n", "no column 'index' with the images' numbers; found image;x$"),
+        (
+            "Index,x\n0,1\n",
+            r"no column 'index' with the images' numbers, nor 'file' .*; found Index, x; rename 'Index'\?",
+        ),
+        ("image;x\n0;1\n", "no column 'index' with the images' numbers, nor 'file' with their paths; found image;x$"),
         ("index\n0\n", "no column besides 'index'"),
         ("index,x,x\n0,1,1\n", "every column needs a name of its own"),
         ("index,x\n0,\n1,\n", "nothing usable: every cell of x is empty"),
