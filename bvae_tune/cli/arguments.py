@@ -10,7 +10,11 @@ import typer
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A study's folder, its name below --storage, or `latest`.")]
 Storage = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the studies.")]
 Space = Annotated[
-    str, typer.Option(metavar="FILE|NAME", help="Search space: a YAML file or a packaged name (shapes, shapes_paper).")
+    str,
+    typer.Option(
+        metavar="FILE|NAME",
+        help="Search space: a YAML file or a packaged name (shapes, shapes_paper, chairs, faces, celeba).",
+    ),
 ]
 Trials = Annotated[int | None, typer.Option(metavar="N", help="Trials, in place of search.trials.")]
 Settings = Annotated[

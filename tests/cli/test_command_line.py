@@ -20,8 +20,8 @@ COMMAND_LINE = {
     "evaluate RUN --trial --set --storage --json",
     "traverse RUN --trial --image --latents --output --storage",
     "tensorboard RUN --port --storage",
-    "data build [shapes|FILE]",
-    "data info [shapes|FILE] --sheet --json",
+    "data build [shapes|PATH] --size --channels --pattern",
+    "data info [shapes|PATH] --size --channels --pattern --sheet --json",
 }
 
 
