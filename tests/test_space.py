@@ -79,8 +79,27 @@ def test_the_packaged_spaces_are_those_of_the_repository() -> None:
     assert (paper.model.architecture, paper.model.layer_widths) == ("fc", (1200, 1200))
 
 
+@pytest.mark.parametrize(
+    ("name", "beta", "likelihood", "source", "channels"),
+    [
+        ("chairs", 5, "bernoulli", "folder", 1),
+        ("faces", 20, "bernoulli", "folder", 1),
+        ("celeba", 250, "gaussian", "celeba", 3),
+    ],
+)
+def test_the_image_spaces_are_table_1(name: str, beta: float, likelihood: str, source: str, channels: int) -> None:
+    config = load_space(name)
+    model, training = config.model, config.training
+    assert (model.architecture, model.widths, model.likelihood) == ("conv", (32, 32, 64, 64, 256), likelihood)
+    assert (training.optimizer, training.learning_rate, model.latent_size) == ("adam", 1e-4, 32)
+    assert (config.dataset.source, config.dataset.size, config.dataset.channels) == (source, 64, channels)
+    for key, paper in (("model.beta", beta), ("model.latent_size", 32)):
+        low, high = config.space[key].extremes
+        assert low < paper < high
+
+
 def test_an_unknown_name_lists_the_packaged_ones() -> None:
-    assert "packaged: shapes, shapes_paper" in message("shaeps")
+    assert "packaged: celeba, chairs, faces, shapes, shapes_paper" in message("shaeps")
     assert "no such file" in message("nowhere/shapes.yaml")
 
 

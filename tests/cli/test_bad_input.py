@@ -31,6 +31,10 @@ from bvae_tune.data.image_store import open_store
         (["dataset.path=null"], "dataset.path"),
         (["labels.path=nowhere.csv"], "nowhere.csv"),
         (["model.architecture=conv", "model.widths=null"], "64"),
+        (["dataset.size=64"], "dataset.size=64: 64; the source npz takes no size"),
+        (["dataset.source=folder", "dataset.size=big"], "dataset.size=big"),
+        (["dataset.source=folder", "dataset.path=nowhere"], "nowhere: no such folder"),
+        (["dataset.source=folder", "dataset.pattern=("], "dataset.pattern=(: '(' is no regular expression"),
     ],
 )
 def test_a_search_that_cannot_run_is_refused(
@@ -65,7 +69,7 @@ def test_labels_of_images_that_do_not_exist(
     ("arguments", "expected"),
     [
         (["--trials", "0"], "search.trials"),
-        (["--space", "nowhere.yaml"], "packaged: shapes"),
+        (["--space", "nowhere.yaml"], "packaged: celeba, chairs, faces, shapes"),
         (["--storage", "{taken}"], "--storage"),
         (["--name", "a/b"], "--name"),
     ],
@@ -133,7 +137,12 @@ def test_results_go_to_plain_files_only(
 
 @pytest.mark.parametrize(
     ("source", "expected"),
-    [("nowhere.npz", "nowhere.npz"), ("nowhere.arrow", "nowhere.arrow"), ("a.png", "give shapes")],
+    [
+        ("nowhere.npz", "nowhere.npz"),
+        ("nowhere.arrow", "nowhere.arrow"),
+        ("a.png", "give shapes"),
+        ("nowhere", "a folder of images that exists"),
+    ],
 )
 def test_a_dataset_that_is_not_there(invoke: Callable[..., CompletedProcess[str]], source: str, expected: str) -> None:
     for command in ("build", "info"):
