@@ -88,13 +88,13 @@ def _save(path: Path, rows: list[tuple[str, np.ndarray, tuple[int, ...]]], names
 
 
 def _box(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Points on the faces of a box, and the normals there: (n, 3) each."""
+    """Points on the faces of a box, closer than pixels are, and the normals there: (n, 3) each."""
     points, normals = [], []
-    steps = np.stack(np.meshgrid(np.linspace(0, 1, 24), np.linspace(0, 1, 24)), axis=-1).reshape(-1, 2)
-    for axis, end in itertools.product(range(3), (0.0, 1.0)):
-        unit = np.insert(steps, axis, end, axis=1)
-        points.append(np.array(low) + unit * (np.array(high) - np.array(low)))
-        normals.append(np.tile(np.eye(3)[axis] * (2 * end - 1), (len(unit), 1)))
+    edges = [np.linspace(start, end, int(30 * (end - start)) + 2) for start, end in zip(low, high, strict=True)]
+    for axis, outward in itertools.product(range(3), (-1, 1)):
+        face = [*edges[:axis], edges[axis][[0 if outward < 0 else -1]], *edges[axis + 1 :]]
+        points.append(np.stack(np.meshgrid(*face, indexing="ij"), axis=-1).reshape(-1, 3))
+        normals.append(np.tile(np.eye(3)[axis] * outward, (len(points[-1]), 1)))
     return np.concatenate(points), np.concatenate(normals)
 
 

@@ -132,16 +132,18 @@ def test_building_tells_how_far_it_is(invoke: Invoke, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
-        ("chairs", "needs a folder; get rendered_chairs.tar from https://www.di.ens.fr"),
-        ("faces", "needs a folder; render them from the Basel Face Model, https://faces.dmi.unibas.ch"),
-        ("celeba", "needs a folder; get CelebA from https://mmlab.ie.cuhk.edu.hk"),
+        ("chairs", "; get rendered_chairs.tar from https://www.di.ens.fr"),
+        ("faces", "; render them from the Basel Face Model, https://faces.dmi.unibas.ch"),
+        ("celeba", "; get CelebA from https://mmlab.ie.cuhk.edu.hk"),
     ],
 )
 def test_a_space_without_its_images_says_where_they_are(invoke: Invoke, space: str, expected: str) -> None:
-    outcome = invoke("plan", "--space", space)
-    assert (outcome.returncode, outcome.stdout) == (2, "")
-    assert outcome.stderr.startswith("error: dataset.path: missing")
-    assert expected in outcome.stderr
+    for path, problem in (("null", "missing; the source"), ("nowhere", "/nowhere: no such folder")):
+        outcome = invoke("plan", "--space", space, "--set", f"dataset.path={path}")
+        assert (outcome.returncode, outcome.stdout) == (2, "")
+        assert outcome.stderr.startswith("error: dataset.path: ")
+        assert problem in outcome.stderr
+        assert expected in outcome.stderr
 
 
 def test_one_bad_file_ends_a_build_with_its_name(invoke: Invoke, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_what_cannot_be_read_is_named(cache: Path, tmp_path: Path) -> None:
         open_folder(folder)
     (folder / "f.gif").unlink()
     Image.fromarray(good.astype(np.uint16) * 257).save(folder / "g.png")
-    with pytest.raises(InputError, match=r"g\.png: pixels of kind 'I;16'; expected eight bits"):
+    with pytest.raises(InputError, match=r"g\.png: pixels of kind 'I(;16)?'; expected eight bits"):
         open_folder(folder)
 
 
