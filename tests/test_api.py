@@ -41,7 +41,7 @@ def test_score_refuses_shapes_that_do_not_fit(factors: np.ndarray, shape: tuple[
 
 def test_search_stays_callable_when_its_room_is_imported() -> None:
     importlib.import_module("bvae_tune.search.study")
-    with pytest.raises(InputError, match="packaged: shapes"):
+    with pytest.raises(InputError, match="packaged: celeba"):
         bvae_tune.search("nowhere")
 
 
