@@ -9,7 +9,7 @@ from typing import Literal
 from bvae_tune.errors import InputError
 
 _CHOICES = {
-    "optimizer": ("adagrad", "adam"),
+    "optimizer": ("adagrad", "adam", "rmsprop"),
     "schedule": ("constant", "cosine"),
     "precision": ("float32", "bfloat16"),
 }
@@ -20,7 +20,7 @@ class TrainingConfig:
     """Optimiser, schedule and length of a training.
 
     Attributes:
-        optimizer: "adagrad" or "adam", with PyTorch's default constants.
+        optimizer: "adagrad", "adam" or "rmsprop", with PyTorch's default constants.
         learning_rate: its peak.
         schedule: "constant", or "cosine" decay from the end of the warm-up to zero at `steps`.
         warmup: share of `steps` over which the learning rate rises linearly to its peak.
@@ -34,7 +34,7 @@ class TrainingConfig:
         InputError: a value outside its range.
     """
 
-    optimizer: Literal["adagrad", "adam"] = "adam"
+    optimizer: Literal["adagrad", "adam", "rmsprop"] = "adam"
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: float = 0.0

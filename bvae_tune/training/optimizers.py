@@ -1,23 +1,24 @@
-"""Adagrad and Adam over parameters with a replica axis: PyTorch's fused updates, with a state of plain tensors.
+"""Adagrad, Adam and RMSprop over parameters with a replica axis: PyTorch's updates, with a state of plain tensors.
 
-Both work element by element, so a bank's update is its replicas' updates. All state exists from the start, and
+All work element by element, so a bank's update is its replicas' updates. All state exists from the start, and
 gradients are laid out before an update begins: where memory runs out, it does so before anything has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.optim.adagrad import adagrad
 from torch.optim.adam import adam
+from torch.optim.rmsprop import rmsprop
 
 from bvae_tune.training.config import TrainingConfig
 
 Slots = Mapping[str, Mapping[str, Tensor]]
-_SLOT_NAMES = {"adagrad": ("sum",), "adam": ("mean", "square")}
+_SLOT_NAMES = {"adagrad": ("sum",), "adam": ("mean", "square"), "rmsprop": ("square",)}
 
 
 class Optimizer(Protocol):
@@ -29,7 +30,7 @@ class Optimizer(Protocol):
 
 
 class _Elementwise:
-    """What both have: parameters and slots as lists, and a step counter per parameter, as the fused updates want it."""
+    """What all have: parameters and slots as lists, and a step counter per parameter, as the fused updates want it."""
 
     def __init__(self, parameters: Mapping[str, Tensor], slots: Slots) -> None:
         self._parameters = list(parameters.values())
@@ -94,6 +95,36 @@ class Adam(_Elementwise):
         )
 
 
+class RMSprop(_Elementwise):
+    """Divide the gradient by a running average of its magnitude, with PyTorch's constants: 0.99, eps 1e-8."""
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
+        """One update; gradients of any precision in the order of the parameters, `step` 0 for the first."""
+        rmsprop(
+            self._parameters,
+            self._aligned(gradients),
+            self._slots["square"],
+            [],
+            [],
+            self._counters(step),
+            foreach=True,
+            lr=learning_rate,
+            alpha=0.99,
+            eps=1e-8,
+            weight_decay=0.0,
+            momentum=0.0,
+            centered=False,
+        )
+
+
+_OPTIMIZERS: Mapping[str, Callable[[Mapping[str, Tensor], Slots], Optimizer]] = {
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "rmsprop": RMSprop,
+}
+
+
 def initial_slots(training: TrainingConfig, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """The state of a fresh optimiser: slot -> parameter's name -> zeros like it."""
     names = _SLOT_NAMES[training.optimizer]
@@ -102,4 +133,4 @@ def initial_slots(training: TrainingConfig, parameters: Mapping[str, Tensor]) ->
 
 def build_optimizer(training: TrainingConfig, parameters: Mapping[str, Tensor], slots: Slots) -> Optimizer:
     """The optimiser of `training` over these parameters and this state, both of which it updates in place."""
-    return Adagrad(parameters, slots) if training.optimizer == "adagrad" else Adam(parameters, slots)
+    return _OPTIMIZERS[training.optimizer](parameters, slots)

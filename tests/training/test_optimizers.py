@@ -7,12 +7,12 @@ from bvae_tune.training.config import TrainingConfig
 from bvae_tune.training.optimizers import build_optimizer, initial_slots
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad", "rmsprop"])
 def test_twenty_updates_are_those_of_torch_optim(optimizer: str) -> None:
     numbers = torch.Generator().manual_seed(0)
     parameters = {"weight": torch.randn(2, 5, 4, generator=numbers), "bias": torch.randn(2, 5, generator=numbers)}
     theirs = [values.clone().requires_grad_() for values in parameters.values()]
-    classes = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}
+    classes = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "rmsprop": torch.optim.RMSprop}
     reference = classes[optimizer](theirs, lr=1.0)
     training = TrainingConfig(optimizer)  # type: ignore[arg-type]
     ours = build_optimizer(training, parameters, initial_slots(training, parameters))
@@ -28,7 +28,7 @@ def test_twenty_updates_are_those_of_torch_optim(optimizer: str) -> None:
             torch.testing.assert_close(values, expected.detach(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad", "rmsprop"])
 def test_gradients_in_another_layout_update_the_same_numbers(optimizer: str) -> None:
     gradient = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(1))
     training = TrainingConfig(optimizer)  # type: ignore[arg-type]
