@@ -344,7 +344,7 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
         fail(("space", paths["model.beta_norm"]), "beta is searched too; they fix each other, so search one")
     if given and searched and given != searched:
         fail(("model", given[0]), f"{searched[0]} is searched; {given[0]} follows from it, so take {given[0]} out")
-    if not given and not searched:
+    if not given and not searched and model.default_beta is None:
         fail(("model",), "give beta or beta_norm, or search one of them")
 
     for key, distribution in space.items():

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from bvae_tune.data.image_store import ImageStore
     from bvae_tune.search.records import Kind, State, TrialRecord
 
 ROOT = Path(__file__).parents[1]
@@ -112,3 +114,15 @@ def _record(
         reason=None,
     )
     return dataclasses.replace(record, **changes)
+
+
+@pytest.fixture(scope="session")
+def shapes_grid(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    """2,304 of the 2D shapes, the complete grid of 3 shapes, 3 scales, 4 rotations and 8 x 8 positions."""
+    from bvae_tune.data.shapes import SPACE, render
+    from bvae_tune.data.sources import import_arrays
+
+    chosen = ((0, 1, 2), (0, 2, 5), (0, 3, 6, 9), range(2, 32, 4), range(2, 32, 4))
+    factors = np.stack(np.meshgrid(*chosen, indexing="ij"), axis=-1).reshape(-1, 5)
+    path = tmp_path_factory.mktemp("shapes") / "grid.arrow"
+    return import_arrays(render(factors), name="some shapes", factors=factors, factor_names=SPACE.names, path=path)

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bvae_tune.errors import InputError
 
-TABLE_1_WIDTHS = {"fc": (1200, 1200), "conv": (32, 32, 64, 64, 256)}
+TABLE_1_WIDTHS = {"fc": (1200, 1200), "conv": (32, 32, 64, 64, 256), "dcign": (96, 48, 48)}
+# Of the architectures with a fixed number of layers.
+_WIDTHS_WANTED = {
+    "conv": ("five", "four channel counts and the width of its fully connected layer"),
+    "dcign": ("three", "the channel counts of its convolutions"),
+}
+# Fig. 6C: "clamping a single latent each for scale, positions, orientation and 5 for shape".
+FACTOR_LATENTS = {"scale": (0,), "position_x": (1,), "position_y": (2,), "rotation": (3,), "shape": (4, 5, 6, 7, 8)}
+# Table 1. The tenth latent of DC-IGN belongs to no factor.
+FIXED_LATENT_SIZE = {"dcign": 10}
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A β-VAE of Table 1.
+    """A model of Table 1: a β-VAE, or one that the paper compares it with.
 
     Attributes:
-        architecture: "fc" (ReLU encoder, tanh decoder) or "conv" (four 4x4 convolutions of stride 2; 64x64 images).
+        architecture: "fc" (ReLU encoder, tanh decoder) or "conv" (four 4x4 convolutions of stride 2; 64x64 images), the
+            β-VAEs; "dcign", the semi-supervised DC-IGN (64x64 images that are the complete grid of its five factors).
         widths: None for Table 1. "fc": the encoder's hidden widths, from the input; the decoder reverses them and
             repeats the first once more (1200, 1200 -> 1200, 1200, 1200). "conv": four channel counts and the width of
-            the fully connected layer.
-        likelihood: of a pixel: "bernoulli", or "gaussian" with standard deviation `sigma`.
-        latent_size: M, the number of latents.
+            the fully connected layer. "dcign": three channel counts.
+        likelihood: of a pixel: "bernoulli", or "gaussian" with standard deviation `sigma` (β-VAEs only).
+        latent_size: M, the number of latents; 10 for "dcign".
         beta: weight of the KL term (Eq. 4); or
-        beta_norm: beta * M / N (Sec. A.5), N the number of input values. At most one is given; training needs one.
+        beta_norm: beta * M / N (Sec. A.5), N the number of input values. At most one is given; training a β-VAE needs
+            one, and β is 1 for a "dcign" without.
 
     Raises:
-        InputError: a value outside its range, or both betas.
+        InputError: a value outside its range or not one that the architecture has, or both betas.
     """
 
-    architecture: Literal["fc", "conv"] = "fc"
+    architecture: Literal["fc", "conv", "dcign"] = "fc"
     widths: tuple[int, ...] | None = None
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     sigma: float = 1.0
@@ -38,18 +50,24 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.architecture not in TABLE_1_WIDTHS:
-            raise InputError(f"model.architecture: {self.architecture!r} is not one of fc, conv")
+            raise InputError(f"model.architecture: {self.architecture!r} is not one of {', '.join(TABLE_1_WIDTHS)}")
         if self.likelihood not in ("bernoulli", "gaussian"):
             raise InputError(f"model.likelihood: {self.likelihood!r} is not one of bernoulli, gaussian")
         if self.widths is not None and (not self.widths or min(self.widths) < 1):
             raise InputError(f"model.widths: {list(self.widths)} must be one or more positive whole numbers")
-        if self.architecture == "conv" and self.widths is not None and len(self.widths) != 5:
+        if self.architecture in _WIDTHS_WANTED and len(self.layer_widths) != len(TABLE_1_WIDTHS[self.architecture]):
+            number, meaning = _WIDTHS_WANTED[self.architecture]
             raise InputError(
-                f"model.widths: {list(self.widths)} has {len(self.widths)} entries; conv takes five: "
-                "four channel counts and the width of its fully connected layer"
+                f"model.widths: {list(self.layer_widths)} has {len(self.layer_widths)} entries; "
+                f"{self.architecture} takes {number}: {meaning}"
             )
         if self.latent_size < 1:
             raise InputError(f"model.latent_size: {self.latent_size} must be at least 1")
+        size = FIXED_LATENT_SIZE.get(self.architecture, self.latent_size)
+        if self.latent_size != size:
+            raise InputError(f"model.latent_size: {self.latent_size}; {self.architecture} has {size} latents (Table 1)")
+        if self.architecture in FIXED_LATENT_SIZE and self.likelihood != "bernoulli":
+            raise InputError(f"model.likelihood: {self.likelihood!r}; {self.architecture} has no such likelihood")
         if not self.sigma > 0:
             raise InputError(f"model.sigma: {self.sigma} must be greater than 0")
         if self.beta is not None and self.beta_norm is not None:
@@ -63,17 +81,24 @@ class ModelConfig:
         """The widths in use: `widths`, or Table 1's."""
         return self.widths if self.widths is not None else TABLE_1_WIDTHS[self.architecture]
 
+    @property
+    def default_beta(self) -> float | None:
+        """β where none is given: 1 for DC-IGN, a plain variational autoencoder; a β-VAE has none."""
+        return 1.0 if self.architecture == "dcign" else None
+
 
 def beta_of(model: ModelConfig, dimensions: int) -> float:
     """The β of Eq. 4 for images of `dimensions` values (N = C*H*W).
 
     Raises:
-        InputError: neither beta nor beta_norm is given.
+        InputError: neither beta nor beta_norm is given, and the architecture has no default.
     """
     if model.beta is not None:
         return model.beta
     if model.beta_norm is not None:
         return model.beta_norm * dimensions / model.latent_size
+    if model.default_beta is not None:
+        return model.default_beta
     raise InputError("model.beta: give beta or beta_norm")
 
 
@@ -83,9 +108,32 @@ def beta_norm_of(model: ModelConfig, dimensions: int) -> float:
 
 
 def check_image_size(model: ModelConfig, height: int, width: int) -> None:
-    """Raises InputError where the architecture cannot take images of this size: conv takes 64x64, fc any."""
-    if model.architecture == "conv" and (height, width) != (64, 64):
+    """Raises InputError where the architecture cannot take images of this size: fc takes any, the others 64x64."""
+    if model.architecture != "fc" and (height, width) != (64, 64):
         raise InputError(
-            f"model.architecture: conv takes images of 64x64 pixels, these are {height}x{width}; "
+            f"model.architecture: {model.architecture} takes images of 64x64 pixels, these are {height}x{width}; "
             "resize them or use fc, which takes any size"
         )
+
+
+def check_factors(model: ModelConfig, names: Sequence[str], complete: bool) -> None:
+    """Refuse images whose factors the architecture cannot learn from.
+
+    DC-IGN is shown mini-batches in which one factor alone varies, so it needs an image of every combination.
+
+    Args:
+        model: only "dcign" asks for factors.
+        names: of the images' known factors, in any order.
+        complete: whether the images are the complete grid of these factors.
+
+    Raises:
+        InputError: the images are not the complete grid of the five factors; says what they are.
+    """
+    if model.architecture != "dcign" or (complete and set(names) == set(FACTOR_LATENTS)):
+        return
+    known = ", ".join(names)
+    found = f"{'the complete grid' if complete else 'not every combination'} of {known}" if known else "no known factor"
+    raise InputError(
+        "model.architecture: dcign needs an image of every combination of the factors "
+        f"{', '.join(FACTOR_LATENTS)}; these images show {found}"
+    )

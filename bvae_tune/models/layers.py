@@ -54,6 +54,14 @@ def deconvolution_specs(name: str, inputs: int, outputs: int) -> dict[str, Param
     }
 
 
+def same_convolution_specs(name: str, inputs: int, outputs: int) -> dict[str, ParameterSpec]:
+    """Weight (outputs, inputs, 3, 3) and bias of a convolution that keeps the size, as in torch.nn.Conv2d."""
+    return {
+        f"{name}.weight": ParameterSpec((outputs, inputs, 3, 3), 9 * inputs),
+        f"{name}.bias": ParameterSpec((outputs,), 9 * inputs),
+    }
+
+
 def initialise(specs: dict[str, ParameterSpec], seeds: Sequence[int]) -> dict[str, Tensor]:
     """First values (R, *shape), float32: uniform in ±1/sqrt(fan-in), PyTorch's default for all layers here.
 
@@ -71,7 +79,7 @@ def initialise(specs: dict[str, ParameterSpec], seeds: Sequence[int]) -> dict[st
 
 
 def arranged(values: Tensor) -> Tensor:
-    """A parameter in the memory layout that its layer wants: kernels (R, O, C, 4, 4) with the channels C last."""
+    """A parameter in the memory layout that its layer wants: kernels (R, O, C, k, k) with the channels C last."""
     if values.dim() < 5:
         return values.contiguous()
     return values.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
@@ -141,6 +149,60 @@ def deconvolution_backward(
     )
 
 
+def same_convolution(images: Tensor, weight_ROCkk: Tensor, bias_RO: Tensor) -> Tensor:
+    """3x3 convolution of stride 1, padding 1: (B, R*C, H, W) -> (B, R*O, H, W)."""
+    groups = weight_ROCkk.shape[0]
+    return functional.conv2d(images, _kernels(weight_ROCkk), bias_RO.flatten(), padding=_PADDING, groups=groups)
+
+
+def same_convolution_backward(
+    gradient: Tensor, images: Tensor, weight_ROCkk: Tensor, to_images: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Gradients to the images (where wanted), the weight and the bias."""
+    back, to_weight, _ = torch.ops.aten.convolution_backward(
+        gradient,
+        images,
+        _kernels(weight_ROCkk),
+        None,
+        (1, 1),
+        _PADDING,
+        (1, 1),
+        False,
+        (0, 0),
+        weight_ROCkk.shape[0],
+        (to_images, True, False),
+    )
+    return (
+        back if to_images else None,
+        to_weight.view(weight_ROCkk.shape),
+        _to_bias(gradient, weight_ROCkk.shape[0]),
+    )
+
+
+def max_pooling(images: Tensor) -> Tensor:
+    """The largest of each 2x2 pixels: (B, R*C, H, W) -> (B, R*C, H/2, W/2)."""
+    return torch.max_pool2d(images, 2)
+
+
+def max_pooling_backward(gradient: Tensor, images: Tensor) -> Tensor:
+    """Gradient to the images: each block's goes to its largest pixel, the first of equals."""
+    places = functional.max_pool2d(images, 2, return_indices=True)[1]
+    back: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
+        gradient, images, (2, 2), (2, 2), (0, 0), (1, 1), False, places
+    )
+    return back
+
+
+def unpooling(images: Tensor) -> Tensor:
+    """Each pixel four times: (B, R*C, H, W) -> (B, R*C, 2H, 2W)."""
+    return functional.interpolate(images, scale_factor=2, mode="nearest")
+
+
+def unpooling_backward(gradient: Tensor) -> Tensor:
+    """Gradient to the images: the sum over each pixel's four."""
+    return functional.avg_pool2d(gradient, 2, divisor_override=1)
+
+
 def _halved(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
     bias = None if bias_RO is None else bias_RO.flatten()
     return functional.conv2d(images, _kernels(weight), bias, _STRIDE, _PADDING, groups=weight.shape[0])
@@ -195,10 +257,11 @@ def _to_weight(images: Tensor, halved: Tensor, weight: Tensor) -> Tensor:
 
 
 def _kernels(weight: Tensor) -> Tensor:
-    """Kernels (R, O, C, 4, 4) as (R*O, C, 4, 4)."""
+    """Kernels (R, O, C, k, k) as (R*O, C, k, k)."""
     kernels = weight.flatten(0, 1)
+    k = kernels.shape[-1]
     # With one channel both layouts fit, and strides that do not say which cost the whole convolution its speed.
-    return kernels if kernels.shape[1] > 1 else kernels.as_strided(kernels.shape, (16, 1, 4, 1))
+    return kernels if kernels.shape[1] > 1 else kernels.as_strided(kernels.shape, (k * k, 1, k, 1))
 
 
 def _to_bias(gradient: Tensor, replicas: int) -> Tensor:

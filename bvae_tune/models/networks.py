@@ -13,7 +13,7 @@ from torch import Tensor
 from bvae_tune.errors import InputError
 from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of, check_image_size
 from bvae_tune.models.layers import ParameterSpec, arranged, initialise
-from bvae_tune.models.stack import Affine, Layer, Parameters, Reshape, Stack
+from bvae_tune.models.stack import Affine, Layer, MaxPooling, Parameters, Reshape, Stack, Unpooling
 
 __all__ = ["Codes", "Decoder", "Encoder", "ModelConfig", "Network", "beta_norm_of", "beta_of", "build_network"]
 
@@ -64,12 +64,13 @@ def build_network(model: ModelConfig, channels: int, height: int, width: int) ->
     """The network of `model` for images of this shape.
 
     Raises:
-        InputError: "conv" with images that are not 64x64.
+        InputError: "conv" or "dcign" with images that are not 64x64.
     """
     check_image_size(model, height, width)
     if model.architecture == "fc":
         return _fully_connected(model.layer_widths, model.latent_size, channels * height * width)
-    return _convolutional(model.layer_widths, model.latent_size, channels)
+    build = _inverse_graphics if model.architecture == "dcign" else _convolutional
+    return build(model.layer_widths, model.latent_size, channels)
 
 
 def _fully_connected(widths: Sequence[int], latent_size: int, dimensions: int) -> Network:
@@ -105,6 +106,26 @@ def _convolutional(widths: Sequence[int], latent_size: int, channels: int) -> Ne
         Affine("deconvolution", "decoder.5", *last, None),
         Reshape("vectors", images),
     ]
+    return Network(Stack(encoder), Stack(decoder))
+
+
+def _inverse_graphics(widths: Sequence[int], latent_size: int, channels: int) -> Network:
+    """Table 1, 2D shapes (DC-IGN): 3x3 convolutions and max pooling, unpooling and 3x3 convolutions.
+
+    Table 1 does not say how 8x8 feature maps and latents meet; here, as in Kulkarni et al. (2015), through one fully
+    connected layer each way.
+    """
+    images, smallest = (channels, 64, 64), (widths[-1], 8, 8)
+    flat = widths[-1] * 64
+    encoder: list[Layer] = [Reshape("images", images)]
+    for i, sizes in enumerate(pairwise([channels, *widths])):
+        encoder += [Affine("same_convolution", f"encoder.{i}", *sizes, "relu"), MaxPooling()]
+    encoder += [Reshape("vectors", smallest), Affine("linear", "encoder.3", flat, 2 * latent_size, None)]
+    decoder: list[Layer] = [Affine("linear", "decoder.0", latent_size, flat, "relu"), Reshape("images", smallest)]
+    *down, last = pairwise([*reversed(widths), channels])
+    for i, sizes in enumerate(down, start=1):
+        decoder += [Unpooling(), Affine("same_convolution", f"decoder.{i}", *sizes, "relu")]
+    decoder += [Unpooling(), Affine("same_convolution", "decoder.3", *last, None), Reshape("vectors", images)]
     return Network(Stack(encoder), Stack(decoder))
 
 

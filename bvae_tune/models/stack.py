@@ -39,16 +39,19 @@ _SPECS = {
     "linear": layers.linear_specs,
     "convolution": layers.convolution_specs,
     "deconvolution": layers.deconvolution_specs,
+    "same_convolution": layers.same_convolution_specs,
 }
 _FORWARD = {
     "linear": layers.linear,
     "convolution": layers.convolution,
     "deconvolution": layers.deconvolution,
+    "same_convolution": layers.same_convolution,
 }
 _BACKWARD = {
     "linear": layers.linear_backward,
     "convolution": layers.convolution_backward,
     "deconvolution": layers.deconvolution_backward,
+    "same_convolution": layers.same_convolution_backward,
 }
 
 
@@ -56,7 +59,7 @@ _BACKWARD = {
 class Affine:
     """A fully connected layer, a convolution or its transpose, and the activation after it."""
 
-    kind: Literal["linear", "convolution", "deconvolution"]
+    kind: Literal["linear", "convolution", "deconvolution", "same_convolution"]
     name: str
     inputs: int
     outputs: int
@@ -111,6 +114,46 @@ class Reshape:
         if self.into == "images":
             return layers.from_grouped(gradient, self.shape[0]), {}
         return layers.to_grouped(gradient, self.shape), {}
+
+
+@dataclass(frozen=True)
+class MaxPooling:
+    """Images (B, R*C, H, W) at half their size: the largest of each 2x2 pixels."""
+
+    @property
+    def specs(self) -> dict[str, ParameterSpec]:
+        """No parameters."""
+        return {}
+
+    def forward(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        """(B, R*C, H/2, W/2)."""
+        return layers.max_pooling(inputs)
+
+    def backward(
+        self, parameters: Parameters, inputs: Tensor, outputs: Tensor, gradient: Tensor, to_inputs: bool
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Each gradient at the pixel that it came from, zero elsewhere."""
+        return layers.max_pooling_backward(gradient, inputs), {}
+
+
+@dataclass(frozen=True)
+class Unpooling:
+    """Images (B, R*C, H, W) at twice their size: each pixel becomes 2x2 equal ones."""
+
+    @property
+    def specs(self) -> dict[str, ParameterSpec]:
+        """No parameters."""
+        return {}
+
+    def forward(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        """(B, R*C, 2H, 2W)."""
+        return layers.unpooling(inputs)
+
+    def backward(
+        self, parameters: Parameters, inputs: Tensor, outputs: Tensor, gradient: Tensor, to_inputs: bool
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """The sum over the equal ones."""
+        return layers.unpooling_backward(gradient), {}
 
 
 @dataclass(frozen=True)

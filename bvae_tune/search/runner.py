@@ -17,7 +17,7 @@ from bvae_tune.data.labels import WeakLabels
 from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.metrics.factor_change import pair_tables
-from bvae_tune.models.config import ModelConfig, check_image_size
+from bvae_tune.models.config import ModelConfig, check_factors, check_image_size
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search import folder
 from bvae_tune.search.building import building
@@ -124,6 +124,7 @@ def create(config: StudyConfig, name: str, storage: str | Path, console: Console
     store, labels = _open_data(config, console)
     pair_tables(labels.factors, labels.names)
     check_image_size(config.model, store.height, store.width)
+    check_factors(config.model, store.factor_names, store.factor_space is not None)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seed": config.search.seed,

@@ -13,8 +13,9 @@ from bvae_tune.data.image_store import ImageStore
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.models.config import ModelConfig, beta_of
 from bvae_tune.models.networks import Codes
-from bvae_tune.training.batches import BatchPlan, UniformBatches
+from bvae_tune.training.batches import BatchPlan, OneFactorBatches, UniformBatches
 from bvae_tune.training.config import TrainingConfig
+from bvae_tune.training.dcign import DCIGN, factor_grid
 from bvae_tune.training.memory import is_out_of_memory, keep_freed_memory
 from bvae_tune.training.vae import BetaVAE, Learner, StepLosses
 
@@ -59,7 +60,8 @@ class Bank:
         together: replicas computed at once; None takes what measured best (all on a GPU, one on a CPU).
 
     Raises:
-        InputError: no seed, another number of betas than seeds, no β at all, or images the architecture cannot take.
+        InputError: no seed, another number of betas than seeds, no β at all, or images the architecture cannot take or
+            cannot learn from.
     """
 
     def __init__(
@@ -81,9 +83,10 @@ class Bank:
         self.device = device
         self.step_count = 0
         self.finite = True
-        self._batches: BatchPlan = UniformBatches(store.count, training.batch_size, device)
+        self._batches = _batch_plan(model, training, store, device)
         self._together = together or (1 if torch.device(device).type == "cpu" else len(seeds))
-        self._learner: Learner = BetaVAE(model, training, store, betas, device, self._together)
+        learner = DCIGN if model.architecture == "dcign" else BetaVAE
+        self._learner: Learner = learner(model, training, store, betas, device, self._together)
         self._learner.init(seeds)
 
     def train(self, until_step: int) -> TrainingReport:
@@ -172,6 +175,12 @@ class Bank:
         """
         self._learner.load({name: values for name, values in state.items() if name != "step"})
         self.step_count = int(state["step"])
+
+
+def _batch_plan(model: ModelConfig, training: TrainingConfig, store: ImageStore, device: str) -> BatchPlan:
+    if model.architecture == "dcign":
+        return OneFactorBatches(factor_grid(model, store), training.batch_size, device)
+    return UniformBatches(store.count, training.batch_size, device)
 
 
 def _add(total: StepLosses, losses: StepLosses) -> StepLosses:

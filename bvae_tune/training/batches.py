@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bvae_tune.data.factors import FactorSpace
 from bvae_tune.randomness import generator
 
 BLOCK_STEPS = 32
@@ -22,7 +23,7 @@ class Batch:
 
     Attributes:
         indices: (R, B) int64, on the device; each replica draws its own.
-        factor: (R,) int64, the factor that varies within the batch, or None where all do.
+        factor: (R,) int64, on the device: which factor of the images' grid varies within the batch; None where all do.
     """
 
     indices: Tensor
@@ -72,3 +73,32 @@ class UniformBatches:
     def batch(self, step: int, seeds: Sequence[int]) -> Batch:
         """Batch with indices (R, B)."""
         return Batch(self._indices.at(step, seeds))
+
+
+class OneFactorBatches:
+    """Images that differ in one factor alone, as DC-IGN is shown them (Kulkarni et al., 2015, Sec. 3.2).
+
+    The factor is drawn with equal chance, then the values that the others keep, then B of its own values, with
+    replacement. (Kulkarni et al. show the factor of most latents ten times as often; the paper says nothing of it.)
+
+    Args:
+        space: the grid of all images, in order.
+    """
+
+    def __init__(self, space: FactorSpace, batch_size: int, device: str = "cpu") -> None:
+        sizes = np.array(space.sizes)
+        strides = np.array([int(np.prod(sizes[k + 1 :])) for k in range(len(sizes))])
+
+        def draw(numbers: np.random.Generator) -> npt.NDArray[np.int64]:
+            factor = numbers.integers(len(sizes), size=(BLOCK_STEPS, 1))
+            point = numbers.integers(space.count, size=(BLOCK_STEPS, 1))
+            value = numbers.integers(sizes[factor], size=(BLOCK_STEPS, batch_size))
+            kept = point - point // strides[factor] % sizes[factor] * strides[factor]
+            return np.concatenate([factor, kept + value * strides[factor]], axis=1)
+
+        self._numbers = StepNumbers("one-factor batches", draw, device)
+
+    def batch(self, step: int, seeds: Sequence[int]) -> Batch:
+        """Batch with indices (R, B) and factor (R,)."""
+        numbers = self._numbers.at(step, seeds)
+        return Batch(numbers[:, 1:], numbers[:, 0])

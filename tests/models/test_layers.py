@@ -20,7 +20,13 @@ from bvae_tune.models.layers import (
     linear,
     linear_backward,
     linear_specs,
+    max_pooling,
+    max_pooling_backward,
+    same_convolution,
+    same_convolution_backward,
     to_grouped,
+    unpooling,
+    unpooling_backward,
 )
 
 B, SIZE = 5, 8
@@ -117,3 +123,43 @@ def test_first_values_depend_on_the_replicas_own_seed_only() -> None:
         assert torch.equal(together[name][1:2], alone[name])
         assert torch.equal(together[name][0], together[name][2])
         assert not torch.equal(together[name][0], together[name][1])
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_same_convolutions_and_their_gradients_are_pytorchs(replicas: int, channels: int) -> None:
+    shape, outputs = (channels, SIZE, SIZE), 3
+    images = _random(replicas, B, channels * SIZE**2, seed=1).requires_grad_()
+    weight = _random(replicas, outputs, channels, 3, 3, seed=2).requires_grad_()
+    bias = _random(replicas, outputs, seed=3).requires_grad_()
+    reference = torch.stack(
+        [
+            functional.conv2d(images[r].view(B, *shape), weight[r], bias[r], padding=1).flatten(1)
+            for r in range(replicas)
+        ]
+    )
+    with torch.no_grad():
+        grouped = to_grouped(images, shape)
+        result = same_convolution(grouped, arranged(weight), bias)
+        torch.testing.assert_close(from_grouped(result, outputs), reference, rtol=1e-4, atol=1e-5)
+        pull = _random(*reference.shape, seed=4)
+        grouped_pull = to_grouped(pull, (outputs, SIZE, SIZE))
+        to_images, to_weight, to_bias = same_convolution_backward(grouped_pull, grouped, arranged(weight), True)
+        assert to_images is not None
+        assert same_convolution_backward(grouped_pull, grouped, arranged(weight), False)[0] is None
+    _assert_gradients_match(
+        (from_grouped(to_images, channels), to_weight, to_bias), reference, (images, weight, bias), pull
+    )
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_pooling_and_unpooling_and_their_gradients_are_pytorchs(pooled: bool) -> None:
+    # Whole numbers from 0 to 3: many blocks have several largest pixels, as a blank background has.
+    images = _random(B, 6, SIZE, SIZE, seed=1).mul(2).round().clamp(0, 3).requires_grad_()
+    theirs = functional.max_pool2d(images, 2) if pooled else functional.interpolate(images, scale_factor=2)
+    pull = _random(*theirs.shape, seed=2)
+    (expected,) = torch.autograd.grad(theirs, images, pull)
+    with torch.no_grad():
+        assert torch.equal(max_pooling(images) if pooled else unpooling(images), theirs)
+        back = max_pooling_backward(pull, images) if pooled else unpooling_backward(pull)
+    torch.testing.assert_close(back, expected)
