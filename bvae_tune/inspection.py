@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bvae_tune.data.image_store import ImageStore
+from bvae_tune.errors import InputError
 from bvae_tune.models.likelihoods import kl_divergence
-from bvae_tune.models.networks import Codes, Decoder
+from bvae_tune.models.networks import Codes, Decoder, Encoder
 
 
 def kl_per_latent(codes: Codes) -> npt.NDArray[np.float64]:
@@ -50,3 +54,75 @@ def traversals(
     moved.scatter_(-1, chosen[:, None, None].expand(R, n, len(chosen), steps, 1), values[..., None].contiguous())
     images = decoder.decode(moved.view(R, -1, M))
     return images.view(R, n, len(chosen), steps, -1).numpy(force=True)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What each latent of one replica answers to (Fig. 6).
+
+    Attributes:
+        means: for each group of factors (M, *numbers of their values), the latents' mean code, the other factors
+            averaged out; NaN where no image had those values.
+        variance: (M,) of the latents' posteriors, mean over the images; None where the encoder has none.
+    """
+
+    means: tuple[npt.NDArray[np.float64], ...]
+    variance: npt.NDArray[np.float64] | None
+
+
+def mean_activations(
+    encoder: Encoder,
+    store: ImageStore,
+    replica: int,
+    groups: Sequence[tuple[str, ...]],
+    images: npt.NDArray[np.integer],
+    batch: int = 1024,
+) -> Activations:
+    """Encode images and average their codes by some of their factors.
+
+    Args:
+        encoder: R replicas.
+        store: images that are the complete grid of their factors.
+        replica: the one that is looked at.
+        groups: of factor names, as ("position_y", "position_x").
+        images: (n,) which images of the store.
+        batch: images encoded at a time.
+
+    Raises:
+        InputError: the store is no complete grid, or has not these factors.
+    """
+    sizes, positions = _axes_of(store, groups)
+    device = getattr(encoder, "device", "cpu")
+    totals = [np.zeros((1, math.prod(shape))) for shape in sizes]  # (M, cells) after the first batch
+    counts = [np.zeros(math.prod(shape)) for shape in sizes]
+    variances = []
+    for start in range(0, len(images), batch):
+        some = images[start : start + batch]
+        with torch.inference_mode():
+            codes = encoder.encode(store.gather(some, device=device)[None])
+        mean = codes.mean[replica].double().cpu().numpy()
+        if codes.logvar is not None:
+            variances.append(codes.logvar[replica].double().exp().sum(0).cpu().numpy())
+        factors = store.factors(some)
+        for number, (shape, at) in enumerate(zip(sizes, positions, strict=True)):
+            cells, wanted = np.ravel_multi_index(tuple(factors[:, at].T), shape), math.prod(shape)
+            totals[number] = totals[number] + np.stack([np.bincount(cells, column, wanted) for column in mean.T])
+            counts[number] += np.bincount(cells, minlength=wanted)
+    with np.errstate(invalid="ignore"):
+        means = [(total / count).reshape(-1, *shape) for total, count, shape in zip(totals, counts, sizes, strict=True)]
+    return Activations(tuple(means), np.sum(variances, axis=0) / len(images) if variances else None)
+
+
+def _axes_of(store: ImageStore, groups: Sequence[tuple[str, ...]]) -> tuple[list[tuple[int, ...]], list[list[int]]]:
+    """For each group the sizes of its factors, and their positions among the store's."""
+    wanted = list(dict.fromkeys(name for group in groups for name in group))
+    space = store.factor_space
+    missing = wanted if space is None else [name for name in wanted if name not in space.names]
+    if space is None or missing:
+        known = ", ".join(store.factor_names) or "none"
+        raise InputError(
+            f"{store.name}: takes images that are the complete grid of their factors, {', '.join(wanted)} among them; "
+            f"this dataset knows {known}{'' if space else ', and is no complete grid'}"
+        )
+    positions = [[space.names.index(name) for name in group] for group in groups]
+    return [tuple(space.sizes[position] for position in at) for at in positions], positions

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bvae_tune.cli import data, looking, results, searching
+from bvae_tune.cli import data, looking, reproducing, results, searching
 from bvae_tune.errors import NO_SPACE, InputError, RunError
 
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -67,6 +67,7 @@ for panel, commands in {
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(data.app, name="data", rich_help_panel="Data")
+app.add_typer(reproducing.app, name="reproduce", rich_help_panel="The paper")
 
 
 def main() -> None:

@@ -14,10 +14,11 @@ from bvae_tune.data.labels import LabelsConfig, WeakLabels
 from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.evaluation import encode_labelled, score
-from bvae_tune.inspection import kl_per_latent, traversals
+from bvae_tune.inspection import Activations, kl_per_latent, mean_activations, traversals
 from bvae_tune.metrics.mutual_information import information
 from bvae_tune.metrics.protocol import MISSING_INFORMATION, TrialScore
 from bvae_tune.models.networks import Codes, TrainedModel, load_model
+from bvae_tune.randomness import generator
 from bvae_tune.search.task import check_fingerprints
 from bvae_tune.space import load_space
 from bvae_tune.wording import percent
@@ -92,14 +93,13 @@ def traverse(
     Raises:
         InputError: the weights are not kept, images or labels have changed, or there is no such image.
     """
-    if record.result is None:
-        raise InputError(f"{record.label}: it has not reported yet")
+    scored = _scored(record)
+    replica = _best_replica(scored)
     store, labels = _open(study, study.config.labels)
     chosen = int(labels.indices[0]) if image is None else image
     if not 0 <= chosen < store.count:
         raise InputError(f"--image {image}: {store.name} has the images 0 to {store.count - 1}")
     model = _load(study, record, store)
-    replica = int(np.argmax(record.result.score.replica_scores))
     known = encode_labelled(model, store, labels)
     pixels = store.gather(np.array([chosen]))
     code = model.encode(pixels[None]).mean  # (R, 1, M)
@@ -113,8 +113,61 @@ def traverse(
         decoded=decoded.reshape(-1, steps, *shape),
         kl=tuple(kl_per_latent(known)[replica].tolist()),
         values=tuple(np.linspace(-limit, limit, steps).tolist()),
-        meanings=_meanings(known, replica, labels, tuple(record.result.score.information)),
+        meanings=_meanings(known, replica, labels, tuple(scored.information)),
     )
+
+
+def reconstruct(
+    study: Study, record: TrialRecord, count: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The first `count` labelled images and what a trial's best replica makes of them.
+
+    Returns:
+        images and their reconstructions from the means of their codes, each (count, C, H, W) float32 in [0, 1].
+
+    Raises:
+        InputError: the weights are not kept, or images or labels have changed.
+    """
+    store, labels = _open(study, study.config.labels)
+    model = _load(study, record, store)
+    pixels = store.gather(labels.indices[:count])
+    replica = _best_replica(_scored(record))
+    decoded = model.decode(model.encode(pixels[None]).mean)[replica]
+    shape = (-1, store.channels, store.height, store.width)
+    return pixels.view(shape).numpy(), decoded.view(shape).numpy(force=True)
+
+
+def activations(
+    study: Study, record: TrialRecord, groups: Sequence[tuple[str, ...]], count: int | None = None
+) -> Activations:
+    """What each latent of a trial's best replica answers to (see `bvae_tune.inspection.mean_activations`).
+
+    Args:
+        study: theirs.
+        record: the trial.
+        groups: of factor names.
+        count: so many images, drawn without replacement with the study's seed; None for all.
+
+    Raises:
+        InputError: the weights are not kept, images or labels have changed, or the images are not the complete grid of
+            these factors.
+    """
+    store, _ = _open(study, study.config.labels)
+    images = np.arange(store.count)
+    if count is not None:
+        images = generator(study.config.search.seed, "activations").permutation(store.count)[:count]
+    replica = _best_replica(_scored(record))
+    return mean_activations(_load(study, record, store), store, replica, groups, images)
+
+
+def _scored(record: TrialRecord) -> TrialScore:
+    if record.result is None:
+        raise InputError(f"{record.label}: it has not reported yet")
+    return record.result.score
+
+
+def _best_replica(score: TrialScore) -> int:
+    return int(np.argmax(score.replica_scores))
 
 
 def _meanings(codes: Codes, replica: int, labels: WeakLabels, usable: tuple[str, ...]) -> tuple[str, ...]:

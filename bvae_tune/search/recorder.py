@@ -271,7 +271,7 @@ class Recorder:
         if entry.searched:
             self._kept = kept_trials(finished, self._study.config.search.keep_models)
         for trial in finished:
-            if trial not in self._kept:
+            if trial not in self._kept and not trial.keep:
                 _drop(self._study, trial)
 
     def _end_failed(self, entry: _Open, reason: str, traceback: str | None = None) -> None:
@@ -282,13 +282,13 @@ class Recorder:
 
 
 def tidy(study: Study) -> None:
-    """Drop the checkpoints of finished trials: of the searched ones all but the best, of the controls all."""
+    """Drop the checkpoints of finished trials: all but the best searched ones, and controls that are to be kept."""
     kept = {trial.number for trial in kept_trials(study.trials, study.config.search.keep_models)}
     for trial in study.trials:
         if trial.state in FINISHED and trial.number not in kept:
             _drop(study, trial)
     for control in study.controls:
-        if control.state in FINISHED:
+        if control.state in FINISHED and not control.keep:
             _drop(study, control)
 
 

@@ -84,6 +84,7 @@ class TrialRecord:
         result: the last report.
         seconds: training and evaluating, wall time.
         reason: why it failed.
+        keep: whether a control's weights stay when it has ended; of searched trials the best ones' do.
     """
 
     number: int
@@ -99,6 +100,7 @@ class TrialRecord:
     result: TrialResult | None
     seconds: float | None
     reason: str | None
+    keep: bool = False
 
     @property
     def kl(self) -> float | None:
@@ -129,6 +131,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord:
         result=result,
         seconds=result.seconds_training + result.seconds_evaluating if result else None,
         reason=attributes.get("reason"),
+        keep=attributes.get("keep", False),
     )
 
 

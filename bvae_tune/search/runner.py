@@ -72,9 +72,34 @@ def search(
         SearchInterrupted: Ctrl-C or SIGTERM.
     """
     config = load_space(space, overrides)
-    path = create(config, folder.default_name(space, storage) if name is None else name, storage, console)
+    name = folder.default_name(space, storage) if name is None else name
+    return begin(config, name, storage, add_baselines, address=address, console=console)
+
+
+def begin(
+    config: StudyConfig,
+    name: str,
+    storage: str | Path,
+    prepare: Callable[[Study], None],
+    *,
+    address: str | None = None,
+    console: Console | None = None,
+) -> Study:
+    """Make a study's folder and drive it; nothing is left behind where it cannot run.
+
+    Args:
+        config: its resolved search space.
+        name: of the study.
+        storage: the folder that studies are put in.
+        prepare: see `drive`.
+        address, console: as for `search`.
+
+    Raises:
+        InputError, RunError, SearchInterrupted: as for `search`.
+    """
+    path = create(config, name, storage, console)
     try:
-        return drive(path, _add_baselines, address=address, console=console)
+        return drive(path, prepare, address=address, console=console)
     except InputError:
         # Nothing ran: the cluster or the resources are not as asked for. Unless another process took the study over.
         if folder.holder(path) is None:
@@ -101,7 +126,7 @@ def resume(
         raise InputError(f"--trials {extra_trials}: give the number of trials to add, as in --trials +10")
 
     def prepare(study: Study) -> None:
-        _add_baselines(study)
+        add_baselines(study)
         possible = trials_possible(study.config.space, study.config.search)
         if extra_trials and possible is not None and study.trials_wanted + extra_trials > possible:
             raise InputError(f"--trials +{extra_trials}: the grid of this study has {possible} points only")
@@ -231,7 +256,7 @@ def add_control(
     study.control_trials.add_trial(create_trial(state=TrialState.WAITING, user_attrs=settings | attributes))
 
 
-def _add_baselines(study: Study) -> None:
+def add_baselines(study: Study) -> None:
     """The baselines of the search space that the record has not yet, seeded by their label and replica."""
     config = study.config
     present = {record.label for record in study.controls if record.kind == "baseline"}

@@ -35,7 +35,8 @@ class TrainingReport:
         reconstruction: per replica (R,).
         kl: summed over latents, per replica (R,).
         kl_per_latent: (R, M).
-        notice: what a person should know (replicas trained in turns for lack of memory), or None.
+        notice: what a person should know (replicas trained in turns for lack of memory, a precision that the processor
+            is slow at), or None.
     """
 
     step: int
@@ -141,9 +142,13 @@ class Bank:
         )
 
     def _notice(self) -> str | None:
-        if self._learner.together == self._together:
-            return None
-        return f"out of memory with {self._together} replicas at once: trained in turns of {self._learner.together}"
+        parts = []
+        if self._learner.together != self._together:
+            turns = self._learner.together
+            parts.append(f"out of memory with {self._together} replicas at once: trained in turns of {turns}")
+        if self.training.precision == "bfloat16" and not has_bfloat16(self.device):
+            parts.append("this processor has no bfloat16 products: training.precision float32 is several times faster")
+        return "; ".join(parts) or None
 
     def _parameters_finite(self) -> bool:
         return all(bool(values.isfinite().all()) for values in self._learner.model.parameters.values())
@@ -181,6 +186,13 @@ def _batch_plan(model: ModelConfig, training: TrainingConfig, store: ImageStore,
     if model.architecture == "dcign":
         return OneFactorBatches(factor_grid(model, store), training.batch_size, device)
     return UniformBatches(store.count, training.batch_size, device)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; every GPU counts as if it did."""
+    if torch.device(device).type != "cpu":
+        return True
+    return any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def _add(total: StepLosses, losses: StepLosses) -> StepLosses:

@@ -15,7 +15,9 @@ from functools import partial
 
 import table
 import torch
-from contest import Contestant, Setting, bank, has_bfloat16, limit, measure, networks, textbook
+from contest import Contestant, Setting, bank, limit, measure, networks, textbook
+
+from bvae_tune.training.bank import has_bfloat16
 
 TARGETS = {"fc": "1.4x the limit", "conv": "2.5x the limit"}
 

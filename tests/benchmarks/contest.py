@@ -21,7 +21,7 @@ from torch import Tensor
 from bvae_tune.data.sources import DatasetConfig, open_dataset
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.space import load_space
-from bvae_tune.training.bank import Bank
+from bvae_tune.training.bank import Bank, has_bfloat16
 from bvae_tune.training.config import TrainingConfig
 
 ROUND_SECONDS = 0.6
@@ -61,11 +61,6 @@ def networks(batch: int, device: str) -> dict[str, Setting]:
         ),
     }
     return {name: Setting(model, training, device) for name, (model, training) in both.items()}
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether the device has such products; a CPU without them computes one value at a time."""
-    return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def textbook(setting: Setting, tuned: bool = False) -> Measure:

@@ -22,6 +22,9 @@ COMMAND_LINE = {
     "tensorboard RUN --port --storage",
     "data build [shapes|PATH] --size --channels --pattern",
     "data info [shapes|PATH] --size --channels --pattern --sheet --json",
+    "reproduce fig5-left --scale --name --storage --set --address --json",
+    "reproduce fig5-right --scale --name --storage --set --address --json",
+    "reproduce fig6 --scale --run --image --name --storage --set --address",
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,3 +214,11 @@ def test_what_does_not_fit_is_refused(store: ImageStore) -> None:
         bank.load(Bank(model, _training("adagrad"), store, [1]).state())
     with pytest.raises(InputError, match=r"encoder\.0\.weight"):
         bank.load(Bank(_model("fc", (25, 20)), training, store, [1]).state())
+
+
+def test_bfloat16_where_the_processor_is_slow_at_it_is_told(store: ImageStore) -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    bank = Bank(_model("fc", (24, 20)), _training(precision="bfloat16"), store, [1])
+    told = bank.train(1).notice
+    assert (told is None) == bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    assert told is None or "training.precision float32 is several times faster" in told

@@ -1,0 +1,179 @@
+"""The systems of Fig. 5 left without training steps: true factors, raw pixels, principal and independent components.
+
+They are fitted by the process that asks for them, a row at a time, and kept beside a study's record in `linear.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bvae_tune.data.image_store import ImageStore
+from bvae_tune.data.labels import WeakLabels
+from bvae_tune.data.sources import load_labels, open_dataset
+from bvae_tune.errors import InputError
+from bvae_tune.experiments import Scale
+from bvae_tune.metrics.config import MetricConfig
+from bvae_tune.metrics.protocol import TrialScore, score_codes
+from bvae_tune.randomness import derive_seed, generator
+from bvae_tune.search import folder
+from bvae_tune.search.study import Study
+from bvae_tune.wording import percent
+
+if TYPE_CHECKING:
+    from bvae_tune.models.linear import IndependentComponents, Moments, PrincipalComponents
+
+TRUTH, RAW, PCA, PCA_STANDARDISED = "ground truth", "raw pixels", "PCA", "PCA, standardised pixels"
+ICA, ICA_PAIRS = "ICA", "ICA, pairs of shapes"
+EXPLAINED: Final = 0.608  # of the variance, by the paper's ten principal components (A.4)
+COMPONENTS: Final = 10
+# Images that principal and independent components are fitted to; None for all.
+IMAGES: Final = {Scale.SMOKE: 3_000, Scale.CPU: None, Scale.PAPER: None}
+_FILE: Final = "linear.json"
+_BATCH: Final = 4096
+
+
+def linear_scores(study: Study, images: int | None, told: Callable[[str], None]) -> dict[str, tuple[TrialScore, str]]:
+    """Score and remark of each system by its label, on the study's labels and by its metric and protocol.
+
+    Args:
+        study: in whose folder they are kept; rows that are there already are only read.
+        images: so many, drawn with the study's seed, are what components are fitted to; None for all.
+        told: called with what is being done.
+
+    Raises:
+        InputError: the images are no grid of three shapes.
+    """
+    path = study.path / _FILE
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    for label, score, note in _fit_linear(study, images, set(found), told):
+        found[label] = {"score": score.to_dict(), "note": note}
+        folder.write_atomically(path, json.dumps(found, indent=1).encode())
+    return {label: (TrialScore.from_dict(row["score"]), row["note"]) for label, row in found.items()}
+
+
+def _fit_linear(
+    study: Study, images: int | None, done: set[str], told: Callable[[str], None]
+) -> Iterator[tuple[str, TrialScore, str]]:
+    from bvae_tune.evaluation import encode_labelled  # torch
+    from bvae_tune.models.linear import RawPixels, principal_components
+
+    config = study.config
+    store = open_dataset(config.dataset)
+    labels = load_labels(config.labels, store)
+    shapes = _shapes(store)
+
+    def score(
+        mean: npt.NDArray[Any], labelled: WeakLabels = labels, metric: MetricConfig = config.metric
+    ) -> TrialScore:
+        return score_codes(mean, labelled.factors, labelled.names, metric, config.protocol, config.search.seed)
+
+    if TRUTH not in done:
+        told("scoring the true factors")
+        factors = store.factors(labels.indices).astype(np.float64)
+        yield TRUTH, score(((factors - factors.mean(0)) / factors.std(0))[None]), ", ".join(store.factor_names)
+    if RAW not in done:
+        told("scoring raw pixels with the paper's classifier")
+        pixels = encode_labelled(RawPixels(), store, labels).mean.numpy()
+        yield RAW, score(pixels, metric=dataclasses.replace(config.metric, classifier="adagrad")), "Adagrad (A.4)"
+    if {PCA, PCA_STANDARDISED, ICA, ICA_PAIRS} <= done:
+        return
+    chosen = _chosen(store, images, config.search.seed)
+    parts = []
+    for value in range(len(np.unique(shapes))):
+        told(f"covariance of the images of shape {value + 1}")
+        parts.append(_moments(store, chosen[shapes[chosen] == value]))
+    whole = sum(parts[1:], parts[0])
+    fitted = {
+        PCA: principal_components(whole, COMPONENTS, unit_variance=True),
+        PCA_STANDARDISED: principal_components(whole, COMPONENTS, standardise=True, unit_variance=True),
+    }
+    for label, components in fitted.items():
+        if label not in done:
+            note = f"{percent(components.explained)} of the variance in {COMPONENTS} (paper: {percent(EXPLAINED)})"
+            yield label, score(encode_labelled(components, store, labels).mean.numpy()), note
+    nearest = min(fitted, key=lambda label: abs(fitted[label].explained - EXPLAINED))
+    seeds = [derive_seed(config.search.seed, "ICA", replica) for replica in range(config.protocol.replicas)]
+    if ICA not in done:
+        models = _ica(fitted[nearest], store, chosen, seeds, told)
+        codes = np.concatenate([encode_labelled(model, store, labels).mean.numpy() for model in models])
+        yield ICA, score(codes), f"of {nearest}; {_converged(models)}"
+    if ICA_PAIRS not in done:
+        scores, models = [], []
+        for one, other in ((0, 1), (0, 2), (1, 2)):
+            pair = principal_components(
+                parts[one] + parts[other], COMPONENTS, standardise=nearest == PCA_STANDARDISED, unit_variance=True
+            )
+            members = np.isin(shapes, (one, other))
+            (model,) = _ica(pair, store, chosen[members[chosen]], seeds[:1], told)
+            models.append(model)
+            mine = members[labels.indices]
+            labelled = WeakLabels(labels.names, labels.indices[mine], labels.factors[mine])
+            scores.append(score(encode_labelled(model, store, labelled).mean.numpy(), labelled))
+        yield ICA_PAIRS, _averaged(scores), f"three models, averaged (A.3); {_converged(models)}"
+
+
+def _shapes(store: ImageStore) -> npt.NDArray[np.int64]:
+    """(count,) which of three shapes every image shows."""
+    space = store.factor_space
+    if space is None or "shape" not in space.names or space.sizes[space.names.index("shape")] != 3:
+        known = ", ".join(store.factor_names) or "none"
+        raise InputError(f"{store.name}: this table takes images of three shapes, all combinations; factors: {known}")
+    return store.columns[space.names.index("shape")].astype(np.int64)
+
+
+def _chosen(store: ImageStore, images: int | None, seed: int) -> npt.NDArray[np.int64]:
+    if images is None:
+        return np.arange(store.count)
+    return np.sort(generator(seed, "components").permutation(store.count)[:images])
+
+
+def _moments(store: ImageStore, images: npt.NDArray[np.int64]) -> Moments:
+    from bvae_tune.models.linear import pixel_moments
+
+    return pixel_moments(store.gather(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
+
+
+def _ica(
+    components: PrincipalComponents,
+    store: ImageStore,
+    images: npt.NDArray[np.int64],
+    seeds: Sequence[int],
+    told: Callable[[str], None],
+) -> list[IndependentComponents]:
+    import torch
+
+    from bvae_tune.models.linear import independent_components
+
+    told(f"ICA of {len(images):,} images")
+    batches = (store.gather(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
+    codes = torch.cat([components.encode(batch[None]).mean[0] for batch in batches])
+    # scikit-learn takes seeds of 32 bits.
+    return [independent_components(components, codes, seed % 2**32) for seed in seeds]
+
+
+def _converged(models: Sequence[IndependentComponents]) -> str:
+    return f"{sum(model.converged for model in models)} of {len(models)} converged"
+
+
+def _averaged(scores: Sequence[TrialScore]) -> TrialScore:
+    """The mean of several models' scores, each on images of its own; the spread is over the models."""
+    mean = statistics.fmean
+    return dataclasses.replace(
+        scores[0],
+        score=mean(each.score for each in scores),
+        spread=statistics.stdev(each.score for each in scores),
+        replica_scores=tuple(each.score for each in scores),
+        seed_scores=tuple(each.seed_scores[0] for each in scores),
+        profile={pairs: mean(each.profile[pairs] for each in scores) for pairs in scores[0].profile},
+        mig=mean(each.mig for each in scores),
+        information={name: mean(each.information[name] for each in scores) for name in scores[0].information},
+        missing=tuple(name for name in scores[0].information if all(name in each.missing for each in scores)),
+        converged=all(each.converged for each in scores),
+    )

@@ -1,0 +1,205 @@
+"""Fig. 5 left: the score of every system of the paper on 2D shapes.
+
+One study holds the models that are trained: its trials search the best β of a convolutional β-VAE, its controls are the
+others. The systems without training steps stand in `linear_systems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bvae_tune.errors import InputError
+from bvae_tune.experiments import Scale
+from bvae_tune.experiments.linear_systems import ICA, ICA_PAIRS, PCA, PCA_STANDARDISED, RAW, TRUTH, linear_scores
+from bvae_tune.experiments.reproduction import run_study, scaled
+from bvae_tune.metrics.protocol import TrialScore
+from bvae_tune.randomness import derive_seed
+from bvae_tune.search.records import TrialRecord
+from bvae_tune.search.runner import add_control
+from bvae_tune.search.study import Study
+from bvae_tune.space import load_space
+from bvae_tune.wording import significant
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+UNTRAINED, VAE, BETA_VAE = "VAE untrained", "VAE", "β-VAE, β = 4"
+VAE_CONV, BETA_VAE_CONV, BEST = "VAE, conv", "β-VAE, β = 4, conv", "β-VAE, best β, conv"
+DCIGN, INFOGAN = "DC-IGN", "InfoGAN"
+# Fig. 5 left: mean and spread.
+PAPER: Final[Mapping[str, tuple[float, float | None]]] = {
+    TRUTH: (1.0, None),
+    RAW: (0.4575, 0.008),
+    PCA: (0.849, 0.004),
+    PCA_STANDARDISED: (0.849, 0.004),
+    ICA: (0.4203, 0.106),
+    ICA_PAIRS: (0.4203, 0.106),
+    DCIGN: (0.993, 0.001),
+    INFOGAN: (0.735, 0.009),
+    UNTRAINED: (0.4414, 0.025),
+    VAE: (0.6158, 0.005),
+    BETA_VAE: (0.9923, 0.001),
+}
+LENGTHS: Final = (4, 16, 64)  # L
+
+_FIXED: Final = ("space.beta=null", "space.latent_size=null")
+_FEW: Final = ("training.steps=20", "training.report_every=20")
+_NARROW_FC: Final = (*_FIXED, "model.widths=[400, 400]", "training.steps=9000", "training.report_every=1500")
+_SMALL_FC: Final = (*_FIXED, "model.widths=[16]", *_FEW)
+SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
+    Scale.SMOKE: (
+        "fig5_left",
+        ("search.trials=1", "protocol.replicas=2", "labels.count=500", "metric.train_points=500",
+         "metric.test_points=500", *_FEW),
+    ),
+    Scale.CPU: ("fig5_left", ()),
+    Scale.PAPER: ("fig5_left_paper", ()),
+}  # fmt: skip
+# Of each trained system besides the searched one: a packaged search space, and what is changed in it.
+TRAINED: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
+    Scale.SMOKE: {
+        UNTRAINED: ("shapes_paper", (*_SMALL_FC, "model.beta=1", "training.steps=0")),
+        VAE: ("shapes_paper", (*_SMALL_FC, "model.beta=1")),
+        BETA_VAE: ("shapes_paper", (*_SMALL_FC, "model.beta=4")),
+        VAE_CONV: ("fig5_left", (*_FIXED, *_FEW, "model.beta=1")),
+        BETA_VAE_CONV: ("fig5_left", (*_FIXED, *_FEW, "model.beta=4")),
+        DCIGN: ("dcign", ("model.widths=[4, 4, 4]", *_FEW)),
+        INFOGAN: ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *_FEW)),
+    },
+    Scale.CPU: {
+        UNTRAINED: ("shapes_paper", (*_NARROW_FC, "model.beta=1", "training.steps=0")),
+        VAE: ("shapes_paper", (*_NARROW_FC, "model.beta=1")),
+        BETA_VAE: ("shapes_paper", (*_NARROW_FC, "model.beta=4")),
+        VAE_CONV: ("fig5_left", (*_FIXED, "model.beta=1")),
+        BETA_VAE_CONV: ("fig5_left", (*_FIXED, "model.beta=4")),
+        DCIGN: ("dcign", ()),
+        INFOGAN: ("infogan", ()),
+    },
+    Scale.PAPER: {
+        UNTRAINED: ("shapes_paper", (*_FIXED, "model.beta=1", "training.steps=0")),
+        VAE: ("shapes_paper", (*_FIXED, "model.beta=1")),
+        BETA_VAE: ("shapes_paper", (*_FIXED, "model.beta=4")),
+        VAE_CONV: ("fig5_left_paper", (*_FIXED, "model.beta=1")),
+        BETA_VAE_CONV: ("fig5_left_paper", (*_FIXED, "model.beta=4")),
+        DCIGN: ("dcign_paper", ()),
+        INFOGAN: ("infogan_paper", ()),
+    },
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the table.
+
+    Attributes:
+        label: of the system.
+        paper: mean and spread in the paper, shares in [0, 1]; None where it has no such row.
+        score: ours.
+        budget: what was fitted or trained, in words.
+    """
+
+    label: str
+    paper: tuple[float, float | None] | None
+    score: TrialScore
+    budget: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, flat, with the difference from the paper at each L (in shares)."""
+        paper = self.paper[0] if self.paper else None
+        row: dict[str, Any] = {"system": self.label, "paper": paper, "budget": self.budget}
+        for pairs in LENGTHS:
+            row[f"score_at_{pairs}"] = self.score.profile[pairs]
+            row[f"difference_at_{pairs}"] = None if paper is None else self.score.profile[pairs] - paper
+        row |= {"spread": self.score.spread, "pairs": self.score.pairs, "mig": self.score.mig}
+        row |= {"classifier": self.score.classifier, "converged": self.score.converged}
+        return row | {f"information_{name}": share for name, share in self.score.information.items()}
+
+
+def run_model_table(
+    scale: Scale,
+    storage: str | Path,
+    name: str | None = None,
+    settings: Sequence[str] = (),
+    *,
+    address: str | None = None,
+    console: Console | None = None,
+) -> Study:
+    """Train the systems as the study `fig5-left-<scale>`, or go on with it.
+
+    Args:
+        scale: of the packaged search spaces.
+        storage: the folder of studies.
+        name: of the study, in place of the usual one.
+        settings: `key=value` on top of the search space of the searched β-VAE; what they say of labels, metric and
+            protocol holds for every system.
+        address, console: as for `bvae_tune.search`.
+
+    Raises:
+        InputError, RunError, SearchInterrupted: as for `run_study`.
+    """
+
+    def prepare(study: Study) -> None:
+        seed, replicas = study.config.search.seed, study.config.protocol.replicas
+        present = {record.label for record in study.controls}
+        for label, (space, changes) in TRAINED[scale].items():
+            if label not in present:
+                config = load_space(space, changes)
+                seeds = [derive_seed(seed, f"fig5 left {label}", replica) for replica in range(replicas)]
+                add_control(study, "baseline", label, config.model, config.training, seeds, seed)
+
+    config = scaled(scale, SPACES, settings)
+    missing = set(LENGTHS) - set(config.metric.lengths)
+    if missing:
+        raise InputError(f"metric.profile: {list(config.metric.profile)}; the table takes L = 4, 16 and 64")
+    return run_study(config, name or f"fig5-left-{scale}", storage, prepare, address=address, console=console)
+
+
+def read_systems(study: Study, images: int | None, told: Callable[[str], None] = lambda _: None) -> list[System]:
+    """The table's rows in the paper's order; systems without training steps are fitted where they are not yet.
+
+    Args:
+        study: of `run_model_table`.
+        images: so many, drawn with the study's seed, are what components are fitted to; None for all.
+        told: called with what is being done.
+
+    Raises:
+        InputError: the images are no grid of shapes, or have changed.
+    """
+    linear = linear_scores(study, images, told)
+    rows = [System(label, PAPER.get(label), score, note) for label, (score, note) in linear.items()]
+    trained = {record.label: record for record in study.controls if record.result and record.score is not None}
+    rows += [
+        System(label, PAPER.get(label), record.result.score, _budget(study, record))
+        for label in (DCIGN, INFOGAN, UNTRAINED, VAE, BETA_VAE, VAE_CONV, BETA_VAE_CONV)
+        if (record := trained.get(label)) is not None and record.result is not None
+    ]
+    best = study.best
+    if best is not None and best.result is not None:
+        budget = f"β {significant(best.beta)} of {len(study.trials)} trials; {_budget(study, best)}"
+        rows.append(System(BEST, None, best.result.score, budget))
+    return rows
+
+
+def learning_curves(study: Study) -> dict[str, list[tuple[int, float]]]:
+    """For each trained β-VAE (images seen by a replica, score at L = `metric.pairs`) of every report."""
+    found = {}
+    best = [(BEST, study.best)] if study.best else []
+    controls = [
+        (record.label, record) for record in study.controls if record.label in (VAE, BETA_VAE, VAE_CONV, BETA_VAE_CONV)
+    ]
+    for label, record in (*controls, *best):
+        if record is not None and record.intermediate:
+            _, training = study.configuration(record)
+            found[label] = [(step * training.batch_size, score) for step, score in record.intermediate.items()]
+    return found
+
+
+def _budget(study: Study, record: TrialRecord) -> str:
+    model, training = study.configuration(record)
+    widths = "-".join(map(str, model.layer_widths))
+    replicas = len(record.result.score.replica_scores) if record.result else 0
+    seen = training.steps * training.batch_size
+    return f"{replicas} x {seen / 1e6:.2f} M images, {model.architecture} {widths}"

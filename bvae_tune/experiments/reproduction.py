@@ -1,0 +1,68 @@
+"""A figure of the paper as a study of its own: begun, or gone on with where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bvae_tune.errors import InputError
+from bvae_tune.experiments import Scale
+from bvae_tune.search.runner import begin, drive
+from bvae_tune.search.storage import STUDY
+from bvae_tune.search.study import Study
+from bvae_tune.space import StudyConfig, load_space
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def run_study(
+    config: StudyConfig,
+    name: str,
+    storage: str | Path,
+    prepare: Callable[[Study], None],
+    *,
+    address: str | None = None,
+    console: Console | None = None,
+) -> Study:
+    """Run the study `name`, go on with it, or only open it where it is finished.
+
+    Args:
+        config: what it is to be.
+        name: its folder below `storage`.
+        storage: the folder of studies.
+        prepare: adds the controls that the record has not yet (see `bvae_tune.search.runner.drive`).
+        address, console: as for `bvae_tune.search`.
+
+    Raises:
+        InputError: a study of that name with other settings; and as for `search`.
+        RunError, SearchInterrupted: as for `search`.
+    """
+    path = Path(storage).expanduser() / name
+    if not (path / STUDY).is_file():
+        return begin(config, name, storage, prepare, address=address, console=console)
+    study = Study.open(path)
+    different = _different_keys(study.config, config)
+    if different:
+        raise InputError(
+            f"{path}: a study with other settings ({', '.join(different)}); give another --name, or move it away"
+        )
+    return drive(study.path, prepare, address=address, console=console)
+
+
+def scaled(scale: Scale, spaces: dict[Scale, tuple[str, Sequence[str]]], settings: Sequence[str] = ()) -> StudyConfig:
+    """The packaged search space of a scale, with what the scale and the caller change in it."""
+    space, changes = spaces[scale]
+    return load_space(space, [*changes, *settings])
+
+
+def _different_keys(one: StudyConfig, other: StudyConfig) -> list[str]:
+    """Dotted keys in which two configurations differ."""
+    mine, theirs = one.to_dict(), other.to_dict()
+    return [
+        f"{room}.{key}"
+        for room in mine
+        for key in sorted(mine[room].keys() | theirs[room].keys())
+        if mine[room].get(key) != theirs[room].get(key)
+    ]

@@ -1,0 +1,206 @@
+"""Fig. 5 right: the score over a grid of β_norm and M.
+
+Each cell is a trial of a grid search, its replicas one bank. The paper's claims: for a given M the score is an inverted
+U in β_norm, its peak moves to higher β_norm as M grows, and good reconstructions go with entangled codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bvae_tune.errors import RunError
+from bvae_tune.experiments import Scale
+from bvae_tune.experiments.reproduction import run_study, scaled
+from bvae_tune.search.records import TrialRecord
+from bvae_tune.search.runner import add_baselines
+from bvae_tune.search.study import Study
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
+    Scale.SMOKE: (
+        "fig5_right",
+        (
+            "space.beta_norm={grid: [0.016, 0.256]}",
+            "space.latent_size={grid: [4, 10]}",
+            "search.trials=4",
+            "labels.count=500",
+            "training.steps=20",
+            "training.report_every=20",
+            "metric.train_points=500",
+            "metric.test_points=500",
+            "protocol.replicas=1",
+        ),
+    ),
+    Scale.CPU: ("fig5_right", ()),
+    Scale.PAPER: ("fig5_right_paper", ()),
+}
+SHOWN: Final = 12  # images that are reconstructed
+
+
+@dataclass(frozen=True)
+class ScoreGrid:
+    """Scores by M and β_norm; NaN where a trial has not finished.
+
+    Attributes:
+        latent_sizes: (S,) ascending M.
+        beta_norms: (B,) ascending β_norm = β M / N (Sec. A.5).
+        scores: (S, B) shares in [0, 1], each over the replicas of a trial.
+        spreads: (S, B) standard deviation over the replicas; 0 for one.
+        reconstruction: (S, B) nats per image.
+        kl: (S, B) nats per image.
+        dimensions: N.
+        pairs: L of the scores.
+        chance: of the scores.
+    """
+
+    latent_sizes: tuple[int, ...]
+    beta_norms: tuple[float, ...]
+    scores: npt.NDArray[np.float64]
+    spreads: npt.NDArray[np.float64]
+    reconstruction: npt.NDArray[np.float64]
+    kl: npt.NDArray[np.float64]
+    dimensions: int
+    pairs: int
+    chance: float
+
+    @property
+    def peaks(self) -> npt.NDArray[np.int64]:
+        """(S,) position of the best β_norm for each M; -1 where no trial of that M has finished."""
+        known = ~np.isnan(self.scores).all(axis=1)
+        return np.where(known, np.where(np.isnan(self.scores), -1.0, self.scores).argmax(axis=1), -1)
+
+    @property
+    def correlation(self) -> float | None:
+        """Spearman's rank correlation of M and its best β_norm; None below three M, or where all have the same best."""
+        from scipy.stats import spearmanr  # slow to import
+
+        sizes = [size for size, peak in zip(self.latent_sizes, self.peaks, strict=True) if peak >= 0]
+        peaks = [self.beta_norms[peak] for peak in self.peaks if peak >= 0]
+        if len(sizes) < 3 or len(set(peaks)) < 2:
+            return None
+        return float(spearmanr(sizes, peaks).statistic)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: a row for each cell, and what they come to."""
+        cells = [
+            {
+                "latent_size": size,
+                "beta_norm": beta_norm,
+                "beta": beta_norm * self.dimensions / size,
+                "score": self.scores[at],
+                "spread": self.spreads[at],
+                "reconstruction": self.reconstruction[at],
+                "kl": self.kl[at],
+                "best_of_its_latent_size": bool(self.peaks[at[0]] == at[1]),
+            }
+            for at in np.ndindex(self.scores.shape)
+            for size, beta_norm in [(self.latent_sizes[at[0]], self.beta_norms[at[1]])]
+        ]
+        return {"pairs": self.pairs, "chance": self.chance, "correlation": self.correlation, "cells": cells}
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """What a trial's best replica makes of some images.
+
+    Attributes:
+        record: the trial.
+        pixels: (n, C, H, W) float32 in [0, 1], the images.
+        decoded: (n, C, H, W), from the means of their codes.
+    """
+
+    record: TrialRecord
+    pixels: npt.NDArray[np.float32]
+    decoded: npt.NDArray[np.float32]
+
+
+def run_score_grid(
+    scale: Scale,
+    storage: str | Path,
+    name: str | None = None,
+    settings: Sequence[str] = (),
+    *,
+    address: str | None = None,
+    console: Console | None = None,
+) -> Study:
+    """Run the grid as the study `fig5-right-<scale>`, or go on with it.
+
+    Args:
+        scale: of the packaged search space.
+        storage: the folder of studies.
+        name: of the study, in place of the usual one.
+        settings: `key=value` on top of the search space.
+        address, console: as for `bvae_tune.search`.
+
+    Raises:
+        InputError, RunError, SearchInterrupted: as for `run_study`.
+    """
+    config = scaled(scale, SPACES, settings)
+    name = name or f"fig5-right-{scale}"
+    return run_study(config, name, storage, add_baselines, address=address, console=console)
+
+
+def read_score_grid(study: Study) -> ScoreGrid:
+    """The grid of a study whose trials searched β_norm and M.
+
+    Raises:
+        RunError: no trial has finished.
+    """
+    finished = _finished(study)
+    sizes = tuple(sorted({record.latent_size for record in finished}))
+    # The record has β_norm as it was computed from β and M, to the last bit or not.
+    beta_norms = tuple(sorted({_beta_norm(record) for record in finished}))
+    scores, spreads, reconstruction, kl = np.full((4, len(sizes), len(beta_norms)), np.nan)
+    for record in finished:
+        assert record.result is not None
+        result = record.result
+        at = (sizes.index(record.latent_size), beta_norms.index(_beta_norm(record)))
+        scores[at], spreads[at] = result.score.score, result.score.spread
+        reconstruction[at], kl[at] = np.mean(result.reconstruction), np.mean(result.kl)
+    return ScoreGrid(
+        latent_sizes=sizes,
+        beta_norms=beta_norms,
+        scores=scores,
+        spreads=spreads,
+        reconstruction=reconstruction,
+        kl=kl,
+        dimensions=study.facts["dimensions"],
+        pairs=result.score.pairs,
+        chance=result.score.chance,
+    )
+
+
+def entangled_and_disentangled(study: Study) -> tuple[Reconstructions, Reconstructions]:
+    """Reconstructions by the best trial, after those by the trial of its M with the lowest β_norm.
+
+    Raises:
+        RunError: no trial has finished.
+        InputError: the weights are not kept, or the images have changed.
+    """
+    from bvae_tune.search.kept import reconstruct  # torch
+
+    best = study.best
+    finished = _finished(study)
+    assert best is not None
+    lowest = min((record for record in finished if record.latent_size == best.latent_size), key=_beta_norm)
+    entangled, disentangled = (Reconstructions(record, *reconstruct(study, record, SHOWN)) for record in (lowest, best))
+    return entangled, disentangled
+
+
+def _finished(study: Study) -> list[TrialRecord]:
+    finished = [record for record in study.trials if record.score is not None]
+    if not finished:
+        raise RunError(f"{study.path}: no trial has finished; there is nothing to draw")
+    return finished
+
+
+def _beta_norm(record: TrialRecord) -> float:
+    return float(record.parameters["model.beta_norm"])

@@ -1,0 +1,30 @@
+"""The real `bvae-tune reproduce`, at its smallest scale."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def reproduce() -> Callable[..., CompletedProcess[str]]:
+    """Runs `reproduce FIGURE --scale smoke --storage STORAGE ...` to its end."""
+
+    def run(figure: str, storage: Path, *arguments: str | Path) -> CompletedProcess[str]:
+        command = Path(sys.executable).with_name("bvae-tune")
+        settings = {"NO_COLOR": "1", "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+        return subprocess.run(
+            [command, "reproduce", figure, "--scale", "smoke", "--storage", storage, *arguments],
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            timeout=290,
+        )
+
+    return run

@@ -1,0 +1,118 @@
+"""Fig. 5 left, from the real command to the table. Seeds: those of the packaged search spaces, 0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from bvae_tune.experiments import Scale
+from bvae_tune.experiments.linear_systems import ICA, ICA_PAIRS, PCA, PCA_STANDARDISED, RAW, TRUTH, linear_scores
+from bvae_tune.experiments.model_table import (
+    BEST,
+    BETA_VAE,
+    BETA_VAE_CONV,
+    PAPER,
+    SPACES,
+    TRAINED,
+    UNTRAINED,
+    VAE,
+    VAE_CONV,
+    learning_curves,
+    read_systems,
+)
+from bvae_tune.experiments.reproduction import scaled
+from bvae_tune.search.study import Study
+from bvae_tune.space import load_space
+
+Reproduce = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def reproduced(reproduce: Reproduce, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
+    storage = tmp_path_factory.mktemp("runs")
+    return storage / "fig5-left-smoke", reproduce("fig5-left", storage)
+
+
+def test_the_command_scores_every_system(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
+    path, outcome = reproduced
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    rows = parquet.read_table(path / "fig5_left.parquet").to_pylist()
+    assert {row["system"] for row in rows} == {*PAPER, VAE_CONV, BETA_VAE_CONV, BEST}
+    for row in rows:
+        assert row["system"] in outcome.stdout
+        if row["paper"] is not None:
+            assert row["difference_at_16"] == pytest.approx(row["score_at_16"] - row["paper"])
+    with Image.open(path / "fig5_left.png") as image:
+        assert min(image.size) > 500
+
+
+def test_rows_without_training_are_what_they_should_be(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
+    scores = linear_scores(Study.open(reproduced[0]), None, lambda _: None)
+    assert list(scores) == [TRUTH, RAW, PCA, PCA_STANDARDISED, ICA, ICA_PAIRS]
+    found = {label: score for label, (score, _) in scores.items()}
+    assert found[TRUTH].profile[64] > 0.98
+    assert found[RAW].classifier == "adagrad"
+    assert found[TRUTH].profile[4] > found[PCA].profile[4] > found[TRUTH].chance
+    assert len(found[ICA].replica_scores) == 2
+    assert len(found[ICA_PAIRS].replica_scores) == 3
+    assert found[ICA_PAIRS].score == pytest.approx(sum(found[ICA_PAIRS].replica_scores) / 3)
+
+
+def test_the_same_command_again_fits_nothing(
+    reproduced: tuple[Path, CompletedProcess[str]], reproduce: Reproduce
+) -> None:
+    path, _ = reproduced
+    before = (path / "linear.json").stat().st_mtime_ns
+    again = reproduce("fig5-left", path.parent, "--json")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert len(json.loads(again.stdout)["systems"]) == len(PAPER) + 3
+    assert (path / "linear.json").stat().st_mtime_ns == before
+    assert len(Study.open(path).sessions) == 1
+
+
+def test_a_row_that_is_missing_is_made_again_and_comes_out_the_same(
+    reproduced: tuple[Path, CompletedProcess[str]],
+) -> None:
+    path, _ = reproduced
+    rows = json.loads((path / "linear.json").read_text())
+    (path / "linear.json").write_text(json.dumps({label: row for label, row in rows.items() if label != ICA_PAIRS}))
+    told: list[str] = []
+    systems = read_systems(Study.open(path), 3_000, told.append)
+    assert json.loads((path / "linear.json").read_text()) == rows
+    assert any("ICA" in line for line in told)
+    assert not any("raw pixels" in line for line in told)
+    assert len(systems) == len(PAPER) + 3
+
+
+def test_curves_of_the_trained_networks(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
+    study = Study.open(reproduced[0])
+    curves = learning_curves(study)
+    assert set(curves) == {VAE, BETA_VAE, VAE_CONV, BETA_VAE_CONV, BEST}
+    assert [images for images, _ in curves[VAE]] == [20 * 64]
+    assert [images for images, _ in curves[VAE_CONV]] == [20 * 16]
+
+
+@pytest.mark.parametrize("scale", list(Scale))
+def test_the_trained_systems_are_those_of_the_paper(scale: Scale) -> None:
+    config = scaled(scale, SPACES)
+    assert {4, 16, 64} <= set(config.metric.lengths)
+    settings = {label: load_space(space, changes) for label, (space, changes) in TRAINED[scale].items()}
+    assert {label: setting.model.beta for label, setting in settings.items() if setting.model.beta} == {
+        **dict.fromkeys((UNTRAINED, VAE, VAE_CONV), 1),
+        **dict.fromkeys((BETA_VAE, BETA_VAE_CONV), 4),
+    }
+    assert settings[UNTRAINED].training.steps == 0
+    assert settings[VAE].model.architecture == settings[BETA_VAE].model.architecture == "fc"
+    assert settings[VAE].training == settings[BETA_VAE].training
+
+
+def test_a_profile_without_the_table_s_lengths_is_refused(reproduce: Reproduce, tmp_path: Path) -> None:
+    refused = reproduce("fig5-left", tmp_path, "--set", "metric.profile=[4]")
+    assert (refused.returncode, "the table takes L = 4, 16 and 64" in refused.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())

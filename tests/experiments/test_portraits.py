@@ -1,0 +1,84 @@
+"""Fig. 6, from the real command to the figure. Seeds: those of the packaged search spaces, 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from PIL import Image
+
+from bvae_tune.errors import RunError
+from bvae_tune.experiments import Scale
+from bvae_tune.experiments.portraits import DCIGN, INFOGAN, RIVALS, SPACES, VAE, read_portraits
+from bvae_tune.experiments.reproduction import scaled
+from bvae_tune.search.runner import create
+from bvae_tune.search.study import Study
+from bvae_tune.space import load_space
+
+Reproduce = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def reproduced(reproduce: Reproduce, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
+    storage = tmp_path_factory.mktemp("runs")
+    return storage / "fig6-smoke", reproduce("fig6", storage)
+
+
+def test_the_command_trains_four_models_and_draws_them(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
+    path, outcome = reproduced
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    study = Study.open(path)
+    assert study.finished
+    assert [record.label for record in study.controls] == [VAE, DCIGN, INFOGAN]
+    with Image.open(path / "fig6.png") as image:
+        assert min(image.size) > 1000
+
+
+def test_what_a_portrait_holds(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
+    portraits = read_portraits(Study.open(reproduced[0]), image=5, images=2048)
+    assert [portrait.label for portrait in portraits] == ["β-VAE (β = 32)", VAE, DCIGN, INFOGAN]
+    for portrait in portraits:
+        latents = len(portrait.latents)
+        assert latents == (5 if portrait.label == INFOGAN else 10)
+        assert portrait.position.shape == (latents, 32, 32)
+        assert portrait.scale.shape == (latents, 3, 6)
+        assert portrait.rotation.shape == (latents, 3, 40)
+        assert portrait.traversed.shape == (latents, 5, 1, 64, 64)
+        assert sorted(portrait.latents) == list(range(latents))
+    beta_vae, _, dcign, infogan = portraits
+    assert beta_vae.variance is not None
+    assert list(beta_vae.variance) == sorted(beta_vae.variance)
+    assert dcign.latents == tuple(range(10))
+    assert infogan.variance is None
+    assert (beta_vae.values[0], infogan.values[0]) == (-3.0, -1.0)
+
+
+def test_any_study_of_shapes_is_drawn_without_training(
+    reproduced: tuple[Path, CompletedProcess[str]], reproduce: Reproduce
+) -> None:
+    path, _ = reproduced
+    before = (path / "optuna.journal").read_bytes()
+    outcome = reproduce("fig6", path.parent, "--run", path, "--image", "700000")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert (path / "optuna.journal").read_bytes() == before
+    refused = reproduce("fig6", path.parent, "--run", path, "--image", "737280")
+    assert (refused.returncode, "has the images 0 to 737279" in refused.stderr) == (2, True)
+
+
+def test_nothing_is_drawn_of_a_study_without_a_finished_trial(tmp_path: Path) -> None:
+    path = create(scaled(Scale.SMOKE, SPACES), "empty", tmp_path)
+    with pytest.raises(RunError, match="no trial has finished"):
+        read_portraits(Study.open(path), None, None)
+
+
+@pytest.mark.parametrize("scale", list(Scale))
+def test_rivals_are_those_of_table_1(scale: Scale) -> None:
+    config = scaled(scale, SPACES)
+    assert config.model.beta is not None
+    assert config.search.trials == 1
+    for label, (space, changes) in RIVALS[scale].items():
+        model = load_space(space, changes).model
+        assert model.architecture == {DCIGN: "dcign", INFOGAN: "infogan"}[label]
+        assert scale is not Scale.PAPER or model.widths is None

@@ -1,0 +1,130 @@
+"""Fig. 5 right, from the real command to the figure. Seeds: those of the packaged search spaces, 0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bvae_tune.errors import InputError, RunError
+from bvae_tune.experiments import Scale
+from bvae_tune.experiments.reproduction import run_study, scaled
+from bvae_tune.experiments.score_grid import SPACES, ScoreGrid, entangled_and_disentangled, read_score_grid
+from bvae_tune.search.runner import add_baselines, create
+from bvae_tune.search.study import Study
+
+Reproduce = Callable[..., CompletedProcess[str]]
+
+
+def grid(scores: list[list[float]], latent_sizes: tuple[int, ...] = (4, 10, 20)) -> ScoreGrid:
+    values = np.array(scores)
+    beta_norms = tuple(0.01 * 4.0**power for power in range(values.shape[1]))
+    return ScoreGrid(latent_sizes, beta_norms, values, 0 * values, values, values, 4096, 4, 0.25)
+
+
+@pytest.fixture(scope="module")
+def reproduced(reproduce: Reproduce, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
+    """The smoke scale, gone on with after it was interrupted before its first trial."""
+    storage = tmp_path_factory.mktemp("runs")
+    create(scaled(Scale.SMOKE, SPACES), "fig5-right-smoke", storage)
+    return storage / "fig5-right-smoke", reproduce("fig5-right", storage)
+
+
+def test_peaks_and_their_correlation() -> None:
+    rising = grid([[0.9, 0.5, 0.4], [0.6, 0.9, 0.5], [0.4, 0.5, 0.9]])
+    assert rising.peaks.tolist() == [0, 1, 2]
+    assert rising.correlation == pytest.approx(1)
+    falling = grid([[0.4, 0.5, 0.9], [0.6, 0.9, 0.5], [0.9, 0.5, 0.4]])
+    assert falling.correlation == pytest.approx(-1)
+
+
+def test_cells_that_are_not_there_take_no_part() -> None:
+    nothing = float("nan")
+    some = grid([[nothing, 0.5, 0.4], [nothing, nothing, nothing], [0.4, 0.5, nothing]])
+    assert some.peaks.tolist() == [1, -1, 1]
+    assert some.correlation is None
+    assert [cell["best_of_its_latent_size"] for cell in some.to_dict()["cells"]] == [
+        *(False, True, False),
+        *(False, False, False),
+        *(False, True, False),
+    ]
+
+
+def test_a_cell_has_its_beta() -> None:
+    cells = grid([[0.9, 0.5]], (10,)).to_dict()["cells"]
+    assert [cell["beta"] for cell in cells] == [pytest.approx(4.096), pytest.approx(16.384)]
+
+
+@pytest.mark.parametrize("scale", list(Scale))
+def test_every_cell_is_a_trial_whose_weights_stay(scale: Scale) -> None:
+    config = scaled(scale, SPACES)
+    cells = len(config.space["model.beta_norm"].choices) * len(config.space["model.latent_size"].choices)
+    assert config.search.sampler == "grid"
+    assert config.search.trials == cells
+    assert config.search.keep_models >= cells
+
+
+def test_the_command_goes_on_and_draws(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
+    path, outcome = reproduced
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    study = Study.open(path)
+    assert study.finished
+    found = read_score_grid(study)
+    assert (found.latent_sizes, found.beta_norms) == ((4, 10), (0.016, 0.256))
+    assert not np.isnan(found.scores).any()
+    for row, size in enumerate(found.latent_sizes):
+        best = max(trial.score or 0 for trial in study.trials if trial.latent_size == size)
+        assert found.scores[row, found.peaks[row]] == best
+    assert "best β_norm" in outcome.stdout
+    with Image.open(path / "fig5_right.png") as image:
+        assert min(image.size) > 1000
+
+
+def test_the_same_command_again_only_draws(
+    reproduced: tuple[Path, CompletedProcess[str]], reproduce: Reproduce
+) -> None:
+    path, _ = reproduced
+    (path / "fig5_right.png").unlink()
+    again = reproduce("fig5-right", path.parent, "--json")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert len(json.loads(again.stdout)["cells"]) == len(Study.open(path).trials) == 4
+    assert len(Study.open(path).sessions) == 1
+    assert (path / "fig5_right.png").is_file()
+
+
+def test_a_study_of_other_settings_is_left_alone(
+    reproduced: tuple[Path, CompletedProcess[str]], reproduce: Reproduce
+) -> None:
+    path, _ = reproduced
+    refused = reproduce("fig5-right", path.parent, "--set", "training.batch_size=8")
+    assert refused.returncode == 2
+    assert "a study with other settings (training.batch_size)" in refused.stderr
+    assert len(Study.open(path).trials) == 4
+
+
+def test_reconstructions_are_of_one_latent_size(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
+    study = Study.open(reproduced[0])
+    entangled, disentangled = entangled_and_disentangled(study)
+    assert disentangled.record == study.best
+    assert entangled.record.latent_size == disentangled.record.latent_size
+    assert entangled.record.parameters["model.beta_norm"] == 0.016
+    assert entangled.pixels.shape == entangled.decoded.shape == (12, 1, 64, 64)
+    np.testing.assert_array_equal(entangled.pixels, disentangled.pixels)
+    assert 0 < entangled.decoded.min() < entangled.decoded.max() < 1
+
+
+def test_nothing_is_drawn_of_a_study_without_a_finished_trial(tmp_path: Path) -> None:
+    path = create(scaled(Scale.SMOKE, SPACES), "empty", tmp_path)
+    with pytest.raises(RunError, match="no trial has finished"):
+        read_score_grid(Study.open(path))
+
+
+def test_another_study_of_that_name_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    create(scaled(Scale.SMOKE, SPACES), "other", tmp_path)
+    with pytest.raises(InputError, match=r"other settings \(search.seed\)"):
+        run_study(scaled(Scale.SMOKE, SPACES, ["search.seed=5"]), "other", tmp_path, add_baselines)
