@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from bvae_tune.data.labels import LabelsConfig
 from bvae_tune.data.sources import DatasetConfig
@@ -21,7 +21,7 @@ from bvae_tune.errors import InputError
 from bvae_tune.metrics.config import MetricConfig, ProtocolConfig
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.space_file import KeyPath, SpaceFile, find_space, override, read_mapping, read_space_file
-from bvae_tune.training.config import TrainingConfig
+from bvae_tune.training.config import TrainingConfig, check_training
 
 Scalar = bool | int | float | str | None
 Kind = Literal["uniform", "loguniform", "int", "logint", "categorical", "grid"]
@@ -142,6 +142,11 @@ class StudyConfig(BaseModel):
     space: dict[str, Distribution] = {}
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _model_and_training_fit(self) -> StudyConfig:
+        check_training(self.model, self.training)
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `load_space` reads back to an equal configuration."""
@@ -344,8 +349,10 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
         fail(("space", paths["model.beta_norm"]), "beta is searched too; they fix each other, so search one")
     if given and searched and given != searched:
         fail(("model", given[0]), f"{searched[0]} is searched; {given[0]} follows from it, so take {given[0]} out")
-    if not given and not searched and model.default_beta is None:
+    if not given and not searched and model.has_beta and model.default_beta is None:
         fail(("model",), "give beta or beta_norm, or search one of them")
+    if not model.has_beta and "beta=1" in search.baselines:
+        fail(("search", "baselines"), f"{model.architecture} has no β to set to 1; give [untrained] or []")
 
     for key, distribution in space.items():
         path = ("space", paths[key])

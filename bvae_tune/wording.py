@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 
@@ -27,8 +28,8 @@ def nats(value: float | None) -> str:
 
 
 def significant(value: float) -> str:
-    """Three significant digits without an exponent where that is short: `0.00552`, `1.26`, `118`."""
-    return f"{value:.3g}"
+    """Three significant digits without an exponent where that is short: `0.00552`, `1.26`, `118`; a dash for NaN."""
+    return "–" if math.isnan(value) else f"{value:.3g}"
 
 
 def duration(seconds: float | None, *, short: bool = False) -> str:

@@ -51,6 +51,7 @@ def test_nats_have_two_decimals() -> None:
 
 def test_significant_digits() -> None:
     assert [significant(value) for value in (0.0055249, 1.2572, 118.22, 4.0)] == ["0.00552", "1.26", "118", "4"]
+    assert significant(float("nan")) == "–"
 
 
 def test_a_command_can_be_pasted_into_a_shell() -> None:

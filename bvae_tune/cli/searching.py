@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,8 +103,11 @@ def _show(out: Console, study: Study) -> None:
     from bvae_tune.reporting.figures import score_and_kl, write_png
     from bvae_tune.reporting.tables import best
 
+    trials, controls = study.trials, study.controls
     curve: Path = study.path / CURVE
-    title = f"{study.name}: score and KL of each trial against β"
-    write_png(score_and_kl(study.trials, study.controls, title), curve)
+    has_beta = not all(math.isnan(record.beta) for record in (*trials, *controls))
+    if has_beta:
+        write_png(score_and_kl(trials, controls, f"{study.name}: score and KL of each trial against β"), curve)
     out.print(best(study))
-    out.print(f"Score and KL against β: {curve}", soft_wrap=True)
+    if has_beta:
+        out.print(f"Score and KL against β: {curve}", soft_wrap=True)

@@ -8,16 +8,26 @@ from typing import Literal
 
 from bvae_tune.errors import InputError
 
-TABLE_1_WIDTHS = {"fc": (1200, 1200), "conv": (32, 32, 64, 64, 256), "dcign": (96, 48, 48)}
+TABLE_1_WIDTHS = {
+    "fc": (1200, 1200),
+    "conv": (32, 32, 64, 64, 256),
+    "dcign": (96, 48, 48),
+    "infogan": (256, 256, 128, 64, 128),
+}
 # Of the architectures with a fixed number of layers.
 _WIDTHS_WANTED = {
     "conv": ("five", "four channel counts and the width of its fully connected layer"),
     "dcign": ("three", "the channel counts of its convolutions"),
+    "infogan": (
+        "five",
+        "two fully connected layers and the channel counts of two deconvolutions of its generator, and the fully "
+        "connected layer of its recognition network",
+    ),
 }
 # Fig. 6C: "clamping a single latent each for scale, positions, orientation and 5 for shape".
 FACTOR_LATENTS = {"scale": (0,), "position_x": (1,), "position_y": (2,), "rotation": (3,), "shape": (4, 5, 6, 7, 8)}
-# Table 1. The tenth latent of DC-IGN belongs to no factor.
-FIXED_LATENT_SIZE = {"dcign": 10}
+# Table 1. The tenth latent of DC-IGN belongs to no factor; InfoGAN's are five of noise and five codes.
+FIXED_LATENT_SIZE = {"dcign": 10, "infogan": 10}
 
 
 @dataclass(frozen=True)
@@ -26,12 +36,14 @@ class ModelConfig:
 
     Attributes:
         architecture: "fc" (ReLU encoder, tanh decoder) or "conv" (four 4x4 convolutions of stride 2; 64x64 images), the
-            β-VAEs; "dcign", the semi-supervised DC-IGN (64x64 images that are the complete grid of its five factors).
+            β-VAEs; "dcign", the semi-supervised DC-IGN (64x64 images that are the complete grid of its five factors);
+            "infogan" (64x64 images), which has neither likelihood nor β.
         widths: None for Table 1. "fc": the encoder's hidden widths, from the input; the decoder reverses them and
             repeats the first once more (1200, 1200 -> 1200, 1200, 1200). "conv": four channel counts and the width of
-            the fully connected layer. "dcign": three channel counts.
+            the fully connected layer. "dcign": three channel counts. "infogan": the generator's two fully connected
+            layers, of which the second has a multiple of 64, and its two deconvolutions, and the recognition's layer.
         likelihood: of a pixel: "bernoulli", or "gaussian" with standard deviation `sigma` (β-VAEs only).
-        latent_size: M, the number of latents; 10 for "dcign".
+        latent_size: M, the number of latents; 10 for "dcign" and "infogan", of which five are its codes.
         beta: weight of the KL term (Eq. 4); or
         beta_norm: beta * M / N (Sec. A.5), N the number of input values. At most one is given; training a β-VAE needs
             one, and β is 1 for a "dcign" without.
@@ -40,7 +52,7 @@ class ModelConfig:
         InputError: a value outside its range or not one that the architecture has, or both betas.
     """
 
-    architecture: Literal["fc", "conv", "dcign"] = "fc"
+    architecture: Literal["fc", "conv", "dcign", "infogan"] = "fc"
     widths: tuple[int, ...] | None = None
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     sigma: float = 1.0
@@ -61,6 +73,11 @@ class ModelConfig:
                 f"model.widths: {list(self.layer_widths)} has {len(self.layer_widths)} entries; "
                 f"{self.architecture} takes {number}: {meaning}"
             )
+        if self.architecture == "infogan" and self.layer_widths[1] % 64:
+            raise InputError(
+                f"model.widths: {list(self.layer_widths)}: the second must be a multiple of 64, "
+                "since infogan reads that layer as maps of 8x8"
+            )
         if self.latent_size < 1:
             raise InputError(f"model.latent_size: {self.latent_size} must be at least 1")
         size = FIXED_LATENT_SIZE.get(self.architecture, self.latent_size)
@@ -73,6 +90,8 @@ class ModelConfig:
         if self.beta is not None and self.beta_norm is not None:
             raise InputError("model.beta and model.beta_norm are both given: give one (beta_norm = beta * M / N)")
         for name, value in (("beta", self.beta), ("beta_norm", self.beta_norm)):
+            if value is not None and not self.has_beta:
+                raise InputError(f"model.{name}: {value}; {self.architecture} has no KL term to weigh: take it out")
             if value is not None and not 0 <= value < float("inf"):
                 raise InputError(f"model.{name}: {value} must be a number of at least 0")
 
@@ -82,9 +101,19 @@ class ModelConfig:
         return self.widths if self.widths is not None else TABLE_1_WIDTHS[self.architecture]
 
     @property
+    def has_beta(self) -> bool:
+        """Whether its loss has a KL term for β to weigh: InfoGAN's has none."""
+        return self.architecture != "infogan"
+
+    @property
     def default_beta(self) -> float | None:
         """β where none is given: 1 for DC-IGN, a plain variational autoencoder; a β-VAE has none."""
         return 1.0 if self.architecture == "dcign" else None
+
+    @property
+    def traversal_limit(self) -> float:
+        """How far a latent is traversed to either side: three standard deviations, or the range of InfoGAN's codes."""
+        return 1.0 if self.architecture == "infogan" else 3.0
 
 
 def beta_of(model: ModelConfig, dimensions: int) -> float:

@@ -24,10 +24,15 @@ _FEW_CHANNELS = 8
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """Shape of a parameter of one replica, and the fan-in that scales its first values."""
+    """Shape of a parameter of one replica, and the fan-in that scales its first values.
+
+    Attributes:
+        value: that all of them have at first, in place of random ones.
+    """
 
     shape: tuple[int, ...]
     fan_in: int
+    value: float | None = None
 
 
 def linear_specs(name: str, inputs: int, outputs: int) -> dict[str, ParameterSpec]:
@@ -63,13 +68,16 @@ def same_convolution_specs(name: str, inputs: int, outputs: int) -> dict[str, Pa
 
 
 def initialise(specs: dict[str, ParameterSpec], seeds: Sequence[int]) -> dict[str, Tensor]:
-    """First values (R, *shape), float32: uniform in ±1/sqrt(fan-in), PyTorch's default for all layers here.
+    """First values (R, *shape), float32: a spec's own, or uniform in ±1/sqrt(fan-in), PyTorch's default for all layers.
 
     Each replica's numbers depend on its own seed and the parameter's name only, so that a replica in a bank begins
     like the same seed alone.
     """
     parameters = {}
     for name, spec in specs.items():
+        if spec.value is not None:
+            parameters[name] = torch.full((len(seeds), *spec.shape), spec.value)
+            continue
         values = torch.empty(len(seeds), *spec.shape)
         for replica, seed in enumerate(seeds):
             uniform = generator(seed, f"init {name}").random(spec.shape, dtype=np.float32)

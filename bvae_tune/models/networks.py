@@ -1,45 +1,22 @@
-"""The networks of Table 1, and what an encoder and a decoder are."""
+"""The networks of Table 1."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bvae_tune.errors import InputError
+from bvae_tune.models.codes import Codes, Decoder, Encoder, Trained
 from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of, check_image_size
+from bvae_tune.models.infogan import GenerativeNetwork, TrainedInfoGAN
 from bvae_tune.models.layers import ParameterSpec, arranged, initialise
 from bvae_tune.models.stack import Affine, Layer, MaxPooling, Parameters, Reshape, Stack, Unpooling
 
 __all__ = ["Codes", "Decoder", "Encoder", "ModelConfig", "Network", "beta_norm_of", "beta_of", "build_network"]
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Posterior means (R, n, M) and log variances (R, n, M), float32; None where an encoder has no variance."""
-
-    mean: Tensor
-    logvar: Tensor | None
-
-
-class Encoder(Protocol):
-    """Images (R or 1, n, D) in [0, 1] -> codes of R replicas."""
-
-    def encode(self, images: Tensor) -> Codes:
-        """Codes with mean (R, n, M)."""
-        ...
-
-
-class Decoder(Protocol):
-    """Codes (R, n, M) -> images (R, n, D): probabilities (Bernoulli) or means (Gaussian), in [0, 1]."""
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Images (R, n, D), float32."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -171,15 +148,23 @@ class TrainedModel:
 
 def load_model(
     weights: Mapping[str, Tensor], model: ModelConfig, channels: int, height: int, width: int, device: str = "cpu"
-) -> TrainedModel:
+) -> Trained:
     """Encoder and decoder of saved weights (name -> (R, ...)), as `Bank.weights` gives them.
 
     Raises:
         InputError: the weights are not those of `model` for this image shape; names the first that differs.
     """
+    if model.architecture == "infogan":
+        check_image_size(model, height, width)
+        generative = GenerativeNetwork(model.layer_widths, channels)
+        return TrainedInfoGAN(generative, _placed(generative.specs, weights, device))
     network = build_network(model, channels, height, width)
-    check_parameters(network.specs, weights)
-    return TrainedModel(model, network, {name: arranged(weights[name].to(device)) for name in network.specs})
+    return TrainedModel(model, network, _placed(network.specs, weights, device))
+
+
+def _placed(specs: Mapping[str, ParameterSpec], weights: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    check_parameters(specs, weights)
+    return {name: arranged(weights[name].to(device)) for name in specs}
 
 
 def check_parameters(specs: Mapping[str, ParameterSpec], weights: Mapping[str, Tensor]) -> None:
@@ -199,6 +184,8 @@ def check_parameters(specs: Mapping[str, ParameterSpec], weights: Mapping[str, T
             )
 
 
-def initial_parameters(network: Network, seeds: Sequence[int], device: str = "cpu") -> dict[str, Tensor]:
+def initial_parameters(
+    network: Network | GenerativeNetwork, seeds: Sequence[int], device: str = "cpu"
+) -> dict[str, Tensor]:
     """First parameters of one replica per seed, name -> (R, ...) float32."""
     return {name: arranged(values.to(device)) for name, values in initialise(network.specs, seeds).items()}

@@ -71,7 +71,7 @@ def traversals(
     image: Images,
     reconstruction: Images,
     decoded: Images,
-    kl: Sequence[float],
+    kl: Sequence[float] | None,
     values: Sequence[float],
     title: str,
     meanings: Sequence[str] | None = None,
@@ -84,12 +84,13 @@ def traversals(
         reconstruction: (C, H, W), from its undisturbed code.
         decoded: (M, steps, C, H, W), row m with latent m set to each of `values`.
         kl: (M,) nats per image; latents with hardly any are named in grey. They are counted from 0, as in the codes.
+            None for codes without a variance, which keep their own order.
         values: (steps,), one per column.
         title: over the figure.
         meanings: (M,) what each latent stands for ("scale 61%"), under its KL; empty for nothing.
         shown: so many latents at most, those of the highest KL; None for all.
     """
-    order = np.argsort(-np.asarray(kl), kind="stable")[:shown]
+    order = (np.arange(len(decoded)) if kl is None else np.argsort(-np.asarray(kl), kind="stable"))[:shown]
     cells = np.full((max(2, len(order)), 1 + len(values), *image.shape), np.nan, np.float32)
     cells[0, 0], cells[1, 0] = image, reconstruction
     cells[: len(order), 1:] = decoded[order]
@@ -100,11 +101,12 @@ def traversals(
         x = column * (width + GAP) + 24 + width / 2
         _text(axes, x, -10, f"{value:+.3g}".replace("-", "−") if value else "0", "center", "bottom")
     for row, latent in enumerate(order):
-        words = f"latent {latent}: KL {nats(kl[latent])}"
+        words = f"latent {latent}" if kl is None else f"latent {latent}: KL {nats(kl[latent])}"
         if meanings and meanings[latent]:
             words += f"\n{meanings[latent]}"
         x, y = cells.shape[1] * (width + GAP) + 24 + 8, row * (height + GAP) + height / 2
-        _text(axes, x, y, words, "left", "center", INK if kl[latent] >= USED else FAINT)
+        used = kl is None or kl[latent] >= USED
+        _text(axes, x, y, words, "left", "center", INK if used else FAINT)
     return figure
 
 

@@ -156,20 +156,22 @@ def best(study: Study) -> RenderableType:
     for baseline in baselines:
         if baseline.score is not None and record.score is not None and baseline.score >= record.score:
             parts.append(Text(f"No trial beats {baseline.label} ({percent(baseline.score)}).", style="bold"))
-    if max(map(max, record.result.kl_per_latent)) < INFORMATIVE_KL:
+    kls = record.result.kl_per_latent
+    if kls and max(map(max, kls)) < INFORMATIVE_KL:
         off = f"All its latents are switched off (KL below {INFORMATIVE_KL} nats): its codes are noise."
         parts.append(Text(off, style="bold"))
     if not score.converged:
         parts.append(Text("The classifier of the metric stopped at its iteration bound: read the score with care."))
-    if len(score.replica_scores) == 1:
-        parts.append(Text("One replica per trial: how far its score is luck shows when it is confirmed."))
     folder = _near(study.path)
     commands = [
-        (command("confirm", folder), "again, on fresh seeds"),
         (command("traverse", folder), "what its latents do"),
         (command("trials", folder), "every trial"),
         (command("tensorboard", folder), "their curves"),
     ]
+    if not math.isnan(record.beta):  # confirmed against β = 1
+        if len(score.replica_scores) == 1:
+            parts.append(Text("One replica per trial: how far its score is luck shows when it is confirmed."))
+        commands.insert(0, (command("confirm", folder), "again, on fresh seeds"))
     parts += [Text("Look further:"), Padding(_pairs(commands), (0, 0, 0, 2), expand=False)]
     return Group(*parts)
 

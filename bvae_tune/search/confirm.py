@@ -95,7 +95,7 @@ def confirm(
         address, console: as for `search`.
 
     Raises:
-        InputError: fewer than two seeds, no finished trial, or another process drives the study.
+        InputError: fewer than two seeds, no finished trial, a best one without β, or another process drives the study.
         RunError: no pair could be trained; and as for `search`.
         SearchInterrupted: as for `search`.
     """
@@ -104,6 +104,9 @@ def confirm(
     study = Study.open(path)
     if study.best is None:
         raise InputError(f"{study.path}: no trial has finished yet; go on with: {command('resume', study.path)}")
+    model, _ = study.configuration(study.best)
+    if not model.has_beta:
+        raise InputError(f"{study.path}: its best trial is an {model.architecture}, which has no β to compare with 1")
     study = drive(study.path, lambda opened: _enqueue(opened, seeds), address=address, console=console, searching=False)
     found = read_confirmation(study)
     if found is None:

@@ -17,7 +17,8 @@ from bvae_tune.evaluation import encode_labelled, score
 from bvae_tune.inspection import Activations, kl_per_latent, mean_activations, traversals
 from bvae_tune.metrics.mutual_information import information
 from bvae_tune.metrics.protocol import MISSING_INFORMATION, TrialScore
-from bvae_tune.models.networks import Codes, TrainedModel, load_model
+from bvae_tune.models.codes import Codes, Trained
+from bvae_tune.models.networks import load_model
 from bvae_tune.randomness import generator
 from bvae_tune.search.task import check_fingerprints
 from bvae_tune.space import load_space
@@ -39,7 +40,7 @@ class Traversal:
         pixels: (C, H, W) float32 in [0, 1], the image.
         reconstruction: (C, H, W), from its undisturbed code.
         decoded: (M, steps, C, H, W), row m with latent m set to each of `values`.
-        kl: (M,) nats per image, mean over the labelled images.
+        kl: (M,) nats per image, mean over the labelled images; None for codes without a variance.
         values: (steps,).
         meanings: (M,) the factor that a latent knows most of, as "scale 61%"; empty if it knows of none.
     """
@@ -49,7 +50,7 @@ class Traversal:
     pixels: npt.NDArray[np.float32]
     reconstruction: npt.NDArray[np.float32]
     decoded: npt.NDArray[np.float32]
-    kl: tuple[float, ...]
+    kl: tuple[float, ...] | None
     values: tuple[float, ...]
     meanings: tuple[str, ...]
 
@@ -79,15 +80,15 @@ def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = ()) ->
 
 
 def traverse(
-    study: Study, record: TrialRecord, image: int | None = None, limit: float = 3.0, steps: int = 9
+    study: Study, record: TrialRecord, image: int | None = None, limit: float | None = None, steps: int = 9
 ) -> Traversal:
-    """Latent traversals of a trial's best replica (Figs. 1 to 3 and 6: from -3 to 3).
+    """Latent traversals of a trial's best replica (Figs. 1 to 3 and 6: from -3 to 3; InfoGAN's codes from -1 to 1).
 
     Args:
         study: theirs.
         record: the trial.
         image: whose code is traversed; the first labelled one if not given.
-        limit: each latent goes from -limit to limit.
+        limit: each latent goes from -limit to limit; the model's own (`ModelConfig.traversal_limit`) if not given.
         steps: so many values.
 
     Raises:
@@ -100,6 +101,8 @@ def traverse(
     if not 0 <= chosen < store.count:
         raise InputError(f"--image {image}: {store.name} has the images 0 to {store.count - 1}")
     model = _load(study, record, store)
+    if limit is None:
+        limit = study.configuration(record)[0].traversal_limit
     known = encode_labelled(model, store, labels)
     pixels = store.gather(np.array([chosen]))
     code = model.encode(pixels[None]).mean  # (R, 1, M)
@@ -111,7 +114,7 @@ def traverse(
         pixels=pixels[0].reshape(shape).numpy(),
         reconstruction=model.decode(code)[replica, 0].reshape(shape).numpy(),
         decoded=decoded.reshape(-1, steps, *shape),
-        kl=tuple(kl_per_latent(known)[replica].tolist()),
+        kl=None if known.logvar is None else tuple(kl_per_latent(known)[replica].tolist()),
         values=tuple(np.linspace(-limit, limit, steps).tolist()),
         meanings=_meanings(known, replica, labels, tuple(scored.information)),
     )
@@ -194,6 +197,6 @@ def _open(study: Study, config: LabelsConfig) -> tuple[ImageStore, WeakLabels]:
     return store, labels
 
 
-def _load(study: Study, record: TrialRecord, store: ImageStore) -> TrainedModel:
+def _load(study: Study, record: TrialRecord, store: ImageStore) -> Trained:
     model, _ = study.configuration(record)
     return load_model(study.weights(record), model, store.channels, store.height, store.width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from bvae_tune.metrics.protocol import TrialScore
@@ -33,13 +33,14 @@ class TrialResult:
         step: training steps of each replica.
         images_seen: by each replica.
         score: the evaluation.
-        reconstruction: per replica (R,), nats per image, mean since the report before.
-        kl: per replica (R,), nats per image, summed over latents, mean since the report before.
-        kl_per_latent: (R, M), nats per image.
+        reconstruction: per replica (R,), nats per image, mean since the report before; empty for InfoGAN.
+        kl: per replica (R,), nats per image, summed over latents, mean since the report before; empty for InfoGAN.
+        kl_per_latent: (R, M), nats per image; empty for InfoGAN.
         images_per_second: over all replicas, since the report before.
         seconds_training: wall time spent training, over the whole trial.
         seconds_evaluating: wall time spent encoding and scoring, over the whole trial.
         notice: what a person should know of this trial, as that memory allowed only one replica at a time.
+        further_losses: of models that have others, by name, each per replica (R,), mean since the report before.
     """
 
     step: int
@@ -52,6 +53,7 @@ class TrialResult:
     seconds_training: float
     seconds_evaluating: float
     notice: str | None = None
+    further_losses: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, safe for JSON."""
@@ -60,11 +62,13 @@ class TrialResult:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialResult:
         """What `to_dict` gave, also after a way through JSON."""
-        values = {field.name: data[field.name] for field in fields(cls)}
+        # Reports from before there were models with further losses do not name them.
+        values = {each.name: data[each.name] for each in fields(cls) if each.name != "further_losses"}
         values["score"] = TrialScore.from_dict(data["score"])
         values["reconstruction"] = tuple(data["reconstruction"])
         values["kl"] = tuple(data["kl"])
         values["kl_per_latent"] = tuple(tuple(row) for row in data["kl_per_latent"])
+        values["further_losses"] = {name: tuple(losses) for name, losses in data.get("further_losses", {}).items()}
         return cls(**values)
 
 
@@ -78,7 +82,7 @@ class TrialRecord:
         label: what a person calls it: "trial 7", "untrained", "beta=1", "trial 7, pair 2".
         state: how it stands.
         parameters: searched values by dotted key, as `model.beta`.
-        beta, beta_norm, latent_size: of its model (beta_norm = beta M / N, Sec. A.5).
+        beta, beta_norm, latent_size: of its model (beta_norm = beta M / N, Sec. A.5); NaN for a model without β.
         score: its final score, a share in [0, 1]; None unless complete.
         intermediate: score by training step, every report.
         result: the last report.
@@ -108,7 +112,7 @@ class TrialRecord:
 
         It is the capacity ε of the code that the trial's β implies (Eq. 2, Sec. A.6).
         """
-        return sum(self.result.kl) / len(self.result.kl) if self.result else None
+        return sum(self.result.kl) / len(self.result.kl) if self.result and self.result.kl else None
 
 
 def read_trial(trial: FrozenTrial) -> TrialRecord:
@@ -136,9 +140,8 @@ def read_trial(trial: FrozenTrial) -> TrialRecord:
 
 
 def setting_of(model: ModelConfig, dimensions: int) -> dict[str, float | int]:
-    """What a trial is shown by: β, β_norm = β M / N (Sec. A.5) and M."""
-    return {
-        "beta": beta_of(model, dimensions),
-        "beta_norm": beta_norm_of(model, dimensions),
-        "latent_size": model.latent_size,
-    }
+    """What a trial is shown by: M and, where the model has them, β and β_norm = β M / N (Sec. A.5)."""
+    setting: dict[str, float | int] = {"latent_size": model.latent_size}
+    if model.has_beta:
+        setting |= {"beta": beta_of(model, dimensions), "beta_norm": beta_norm_of(model, dimensions)}
+    return setting

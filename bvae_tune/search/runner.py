@@ -260,7 +260,7 @@ def add_baselines(study: Study) -> None:
     """The baselines of the search space that the record has not yet, seeded by their label and replica."""
     config = study.config
     present = {record.label for record in study.controls if record.kind == "baseline"}
-    model = dataclasses.replace(config.model, beta=1.0, beta_norm=None)
+    model = dataclasses.replace(config.model, beta=1.0, beta_norm=None) if config.model.has_beta else config.model
     for label in config.search.baselines:
         if label in present:
             continue

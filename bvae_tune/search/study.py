@@ -246,11 +246,12 @@ def row(record: TrialRecord) -> dict[str, Any]:
         "agreement": score.agreement,
         "missing": ", ".join(score.missing),
         "converged": score.converged,
-        "reconstruction": sum(result.reconstruction) / len(result.reconstruction),
         "images_per_second": result.images_per_second,
         "seconds_training": result.seconds_training,
         "seconds_evaluating": result.seconds_evaluating,
     }
+    losses = {"reconstruction": result.reconstruction} | result.further_losses
+    flat |= {name.replace(" ", "_"): sum(each) / len(each) for name, each in losses.items() if each}
     flat |= {f"score_at_{pairs}": value for pairs, value in score.profile.items()}
     flat |= {f"information_{name}": value for name, value in score.information.items()}
     flat |= {f"score_replica_{number}": value for number, value in enumerate(score.replica_scores)}

@@ -5,6 +5,7 @@ Event files are a view: the record is the Optuna study. So an error here is coun
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -91,7 +92,8 @@ class TensorBoardLog:
     def _start(self, run: str, record: TrialRecord) -> None:
         if run not in self._files:
             values = {key: _value(record.parameters[key]) for key in self._types if key in record.parameters}
-            values |= {"beta": record.beta, "beta_norm": record.beta_norm, "latent_size": record.latent_size}
+            setting = {"beta": record.beta, "beta_norm": record.beta_norm, "latent_size": record.latent_size}
+            values |= {key: value for key, value in setting.items() if not math.isnan(value)}
             values["kind"] = record.kind if record.kind == "search" else record.label
             self._write(run, Event(summary=hparams_pb(values, trial_id=run), step=0))
 
@@ -139,8 +141,8 @@ def run_name(record: TrialRecord) -> str:
 def scalars(result: TrialResult) -> dict[str, float]:
     """Tag -> value for one report. Scores, MIG and information are shares, losses in nats per image.
 
-    Reconstruction and KL are means over the replicas. `latent KL/01` is the latent of the largest KL (each replica
-    sorts its own, since latents have no order in common).
+    Losses are means over the replicas; a model shows those that it has. `latent KL/01` is the latent of the largest KL
+    (each replica sorts its own, since latents have no order in common).
     """
     score = result.score
     values = {SCORE: score.score, SPREAD: score.spread, MIG: score.mig}
@@ -151,8 +153,8 @@ def scalars(result: TrialResult) -> dict[str, float]:
     values |= {f"information/{name}": value for name, value in score.information.items()}
     by_rank = zip(*(sorted(latents, reverse=True) for latents in result.kl_per_latent), strict=True)
     values |= {f"latent KL/{rank:02d}": _mean(latents) for rank, latents in enumerate(by_rank, start=1)}
-    values["loss/reconstruction"] = _mean(result.reconstruction)
-    values[KL] = _mean(result.kl)
+    losses = {"reconstruction": result.reconstruction, "KL": result.kl} | result.further_losses
+    values |= {f"loss/{name}": _mean(each) for name, each in losses.items() if each}
     values["cost/images per second"] = result.images_per_second
     values["cost/images seen"] = float(result.images_seen)
     values["cost/seconds training"] = result.seconds_training

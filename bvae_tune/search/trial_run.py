@@ -95,10 +95,9 @@ class TrialRun:
         task = self.task
         report = bank.train(min(bank.step_count + task.training.report_every, task.training.steps))
         if not bank.finite:
-            raise NotFiniteError(
-                f"the loss is not finite at step {report.step} (reconstruction {list(report.reconstruction)}, "
-                f"KL {list(report.kl)}); try a lower learning rate"
-            )
+            losses = {"reconstruction": report.reconstruction, "KL": report.kl} | report.further_losses
+            told = ", ".join(f"{name} {list(values)}" for name, values in losses.items() if values)
+            raise NotFiniteError(f"the loss is not finite at step {report.step} ({told}); try a lower learning rate")
         began = time.perf_counter()
         store, labels = self._data.open(task)
         codes = encode_labelled(bank, store, labels)
@@ -115,6 +114,7 @@ class TrialRun:
             seconds_training=(before.seconds_training if before else 0.0) + report.seconds,
             seconds_evaluating=(before.seconds_evaluating if before else 0.0) + time.perf_counter() - began,
             notice=report.notice or (before.notice if before else None),
+            further_losses=report.further_losses,
         )
         final = report.step >= task.training.steps
         self._checkpoints.save(bank.weights() if final else bank.state(), self._result, final)

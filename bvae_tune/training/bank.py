@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from bvae_tune.models.networks import Codes
 from bvae_tune.training.batches import BatchPlan, OneFactorBatches, UniformBatches
 from bvae_tune.training.config import TrainingConfig
 from bvae_tune.training.dcign import DCIGN, factor_grid
+from bvae_tune.training.infogan import InfoGAN
 from bvae_tune.training.memory import is_out_of_memory, keep_freed_memory
+from bvae_tune.training.state import on_host
 from bvae_tune.training.vae import BetaVAE, Learner, StepLosses
 
 __all__ = ["Bank", "TrainingConfig", "TrainingReport"]
@@ -31,12 +33,14 @@ class TrainingReport:
         images_seen: by each replica, in all.
         seconds: wall time of the call.
         images_per_second: over all replicas; 0 where no step was taken.
-        loss: reconstruction + β KL per replica (R,), with β's final value where it is annealed.
+        loss: reconstruction + β KL per replica (R,), with β's final value where it is annealed; like the next three
+            empty for InfoGAN.
         reconstruction: per replica (R,).
         kl: summed over latents, per replica (R,).
         kl_per_latent: (R, M).
         notice: what a person should know (replicas trained in turns for lack of memory, a precision that the processor
             is slow at), or None.
+        further_losses: of models that have others, by name, each per replica (R,).
     """
 
     step: int
@@ -48,6 +52,7 @@ class TrainingReport:
     kl: tuple[float, ...]
     kl_per_latent: tuple[tuple[float, ...], ...]
     notice: str | None = None
+    further_losses: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Bank:
@@ -56,7 +61,7 @@ class Bank:
     Args:
         model: the network; its β is used where `betas` is None.
         seeds: one replica each. A replica's numbers depend on its own seed only, never on its neighbours.
-        betas: β of each replica, in place of the model's.
+        betas: β of each replica, in place of the model's; none for a model without β.
         device: "cpu", "cuda", ...
         together: replicas computed at once; None takes what measured best (all on a GPU, one on a CPU).
 
@@ -76,8 +81,8 @@ class Bank:
         together: int | None = None,
     ) -> None:
         if betas is None:
-            betas = [beta_of(model, store.dimensions)] * len(seeds)
-        if not seeds or len(betas) != len(seeds):
+            betas = [beta_of(model, store.dimensions)] * len(seeds) if model.has_beta else []
+        if not seeds or len(betas) != len(seeds) * model.has_beta:
             raise InputError(f"a bank takes one β per seed, at least one: {len(seeds)} seeds, {len(betas)} betas")
         keep_freed_memory()
         self.model, self.training, self.seeds, self.betas = model, training, tuple(seeds), tuple(betas)
@@ -86,8 +91,7 @@ class Bank:
         self.finite = True
         self._batches = _batch_plan(model, training, store, device)
         self._together = together or (1 if torch.device(device).type == "cpu" else len(seeds))
-        learner = DCIGN if model.architecture == "dcign" else BetaVAE
-        self._learner: Learner = learner(model, training, store, betas, device, self._together)
+        self._learner = _learner(model, training, store, betas, device, self._together)
         self._learner.init(seeds)
 
     def train(self, until_step: int) -> TrainingReport:
@@ -126,8 +130,10 @@ class Bank:
         kl_per_latent = (total.kl_per_latent.double() / max(1, steps)).cpu()
         kl = kl_per_latent.sum(1)
         loss = reconstruction + torch.tensor(self.betas, dtype=torch.float64) * kl
+        further = {name: (values.double() / max(1, steps)).cpu() for name, values in total.further.items()}
         seconds = time.perf_counter() - began
-        self.finite = self.finite and bool(loss.isfinite().all()) and self._parameters_finite()
+        finite = all(bool(losses.isfinite().all()) for losses in (loss, *further.values()))
+        self.finite = self.finite and finite and self._parameters_finite()
         batch = self.training.batch_size
         return TrainingReport(
             step=self.step_count,
@@ -139,6 +145,7 @@ class Bank:
             kl=tuple(kl.tolist()),
             kl_per_latent=tuple(tuple(row) for row in kl_per_latent.tolist()),
             notice=self._notice(),
+            further_losses={name: tuple(losses.tolist()) for name, losses in further.items()},
         )
 
     def _notice(self) -> str | None:
@@ -163,10 +170,7 @@ class Bank:
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters only, name -> (R, ...) float32, copies on the host; `load_model` takes them."""
-        return {
-            name: values.to("cpu", memory_format=torch.contiguous_format, copy=True)
-            for name, values in self._learner.model.parameters.items()
-        }
+        return on_host(self._learner.model.parameters)
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, optimiser state and step, flat, copies on the host."""
@@ -195,7 +199,23 @@ def has_bfloat16(device: str) -> bool:
     return any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
+def _learner(
+    model: ModelConfig,
+    training: TrainingConfig,
+    store: ImageStore,
+    betas: Sequence[float],
+    device: str,
+    together: int,
+) -> Learner:
+    if model.architecture == "infogan":
+        return InfoGAN(model, training, store, device, together)
+    learner = DCIGN if model.architecture == "dcign" else BetaVAE
+    return learner(model, training, store, betas, device, together)
+
+
 def _add(total: StepLosses, losses: StepLosses) -> StepLosses:
     return StepLosses(
-        total.reconstruction.double() + losses.reconstruction, total.kl_per_latent.double() + losses.kl_per_latent
+        total.reconstruction.double() + losses.reconstruction,
+        total.kl_per_latent.double() + losses.kl_per_latent,
+        {name: values.double() + losses.further[name] for name, values in total.further.items()},
     )

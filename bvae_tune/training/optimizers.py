@@ -72,7 +72,15 @@ class Adagrad(_Elementwise):
 
 
 class Adam(_Elementwise):
-    """Kingma & Ba, 2014, with PyTorch's constants: 0.9, 0.999, eps 1e-8."""
+    """Kingma & Ba, 2014, with PyTorch's constants: 0.9, 0.999, eps 1e-8.
+
+    Args:
+        mean_decay: in place of 0.9.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], slots: Slots, mean_decay: float = 0.9) -> None:
+        super().__init__(parameters, slots)
+        self._mean_decay = mean_decay
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
@@ -86,7 +94,7 @@ class Adam(_Elementwise):
             self._counters(step),
             fused=True,
             amsgrad=False,
-            beta1=0.9,
+            beta1=self._mean_decay,
             beta2=0.999,
             lr=learning_rate,
             weight_decay=0.0,

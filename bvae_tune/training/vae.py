@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -12,22 +12,27 @@ import torch
 from torch import Tensor
 
 from bvae_tune.data.image_store import ImageStore
-from bvae_tune.errors import InputError
+from bvae_tune.models.codes import Trained
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.models.likelihoods import kl_divergence, reconstruction_loss
-from bvae_tune.models.networks import TrainedModel, build_network, check_parameters, initial_parameters
+from bvae_tune.models.networks import TrainedModel, build_network, initial_parameters
 from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, beta_share_at, learning_rate_at
 from bvae_tune.training.memory import is_out_of_memory
 from bvae_tune.training.optimizers import Optimizer, build_optimizer, initial_slots
+from bvae_tune.training.state import named, on_host, take_over
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Means over the batch of one step, on the device, in nats: reconstruction (R,), KL per latent (R, M)."""
+    """Means over the batch of one step, on the device, in nats: reconstruction (R,), KL per latent (R, M).
 
-    reconstruction: Tensor
-    kl_per_latent: Tensor
+    A model without them leaves both empty, and names its own losses, (R,) each, in `further`.
+    """
+
+    reconstruction: Tensor = field(default_factory=lambda: torch.empty(0))
+    kl_per_latent: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    further: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Learner(Protocol):
@@ -36,7 +41,7 @@ class Learner(Protocol):
     together: int
 
     @property
-    def model(self) -> TrainedModel:
+    def model(self) -> Trained:
         """The encoder and decoder as they are now."""
         ...
 
@@ -183,10 +188,7 @@ class BetaVAE:
 
     def state(self) -> dict[str, Tensor]:
         """Parameters (model/...) and optimiser state (optimizer/slot/...), copies on the host."""
-        return {
-            name: values.to("cpu", memory_format=torch.contiguous_format, copy=True)
-            for name, values in self._tensors().items()
-        }
+        return on_host(named(self._parameters, self._slots))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave.
@@ -194,19 +196,7 @@ class BetaVAE:
         Raises:
             InputError: the state belongs to another configuration or another number of replicas.
         """
-        weights = {name.removeprefix("model/"): values for name, values in state.items() if name.startswith("model/")}
-        check_parameters(self._network.specs, weights)
-        tensors = self._tensors()
-        if tensors.keys() != state.keys() or any(tensors[name].shape != state[name].shape for name in tensors):
-            raise InputError("checkpoint: its optimiser or its number of replicas is not that of the configuration")
-        for name, values in tensors.items():
-            values.copy_(state[name])
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"model/{name}": values for name, values in self._parameters.items()}
-        for slot, held in self._slots.items():
-            tensors |= {f"optimizer/{slot}/{name}": values for name, values in held.items()}
-        return tensors
+        take_over(named(self._parameters, self._slots), self._network.specs, state)
 
 
 def _joined(parts: Sequence[StepLosses]) -> StepLosses:

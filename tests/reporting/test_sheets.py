@@ -100,6 +100,9 @@ def test_traversals_stand_in_order_of_kl(tmp_path: Path, channels: int) -> None:
     assert colours[0] == colours[1] != colours[2]
     fewer = traversals(image, image, decoded, [0.03, 4.0, 1.5], [-3.0, 0.0, 3.0], "trial 7", shown=2)
     assert texts(fewer)[5:] == ["latent 1: KL 4.00", "latent 2: KL 1.50"]
+    without_kl = traversals(image, image, decoded, None, [-3.0, 0.0, 3.0], "trial 7", ["", "scale 61%", ""])
+    assert texts(without_kl)[5:] == ["latent 0", "latent 1\nscale 61%", "latent 2"]
+    assert {text.get_color() for text in without_kl.axes[0].texts[5:]} == {colours[0]}
 
 
 def test_a_single_latent_leaves_room_for_the_reconstruction(tmp_path: Path) -> None:

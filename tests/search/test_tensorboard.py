@@ -112,6 +112,16 @@ def test_latents_are_ranked_by_kl_within_each_replica(make_record: MakeRecord) -
     assert (values["latent KL/01"], values["latent KL/02"]) == (2.0, 0.25)
 
 
+def test_a_model_shows_the_losses_that_it_has(make_record: MakeRecord) -> None:
+    result = make_record(replicas=2).result
+    assert result is not None
+    own = {"discriminator": (1.0, 2.0), "mutual information bound": (-0.5, 0.5)}
+    adversarial = dataclasses.replace(result, reconstruction=(), kl=(), kl_per_latent=(), further_losses=own)
+    values = scalars(TrialResult.from_dict(json.loads(json.dumps(adversarial.to_dict()))))
+    losses = {tag: value for tag, value in values.items() if tag.startswith(("loss", "latent"))}
+    assert losses == {"loss/discriminator": 1.5, "loss/mutual information bound": 0.0}
+
+
 def test_a_resumed_trial_shows_every_step_once(tmp_path: Path, make_record: MakeRecord) -> None:
     report(TensorBoardLog(tmp_path, SPACE, refuse), make_record(score=0.4), 100, 200, 300)
     # Killed; the last checkpoint was that of step 200, and step 200 is reported again.
