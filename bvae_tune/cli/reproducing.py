@@ -36,7 +36,7 @@ def fig5_left(
     import pyarrow as pa
     from pyarrow import parquet
 
-    from bvae_tune.experiments.linear_systems import IMAGES
+    from bvae_tune.experiments.linear_systems import EFFORT
     from bvae_tune.experiments.model_table import learning_curves, read_systems, run_model_table
     from bvae_tune.reporting.figures import write_png
     from bvae_tune.reporting.reproductions import systems_figure, systems_table
@@ -44,7 +44,7 @@ def fig5_left(
     out = console()
     shown = None if as_json else out
     study = run_model_table(scale, storage, name, settings or (), address=address, console=shown)
-    systems = read_systems(study, IMAGES[scale], told=lambda what: None if as_json else out.print(what))
+    systems = read_systems(study, EFFORT[scale], told=lambda what: None if as_json else out.print(what))
     rows = [system.to_dict() for system in systems]
     path = study.path / "fig5_left.png"
     write_png(systems_figure(systems, learning_curves(study), f"Fig. 5 left ({study.name})"), path)

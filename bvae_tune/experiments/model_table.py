@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
-from bvae_tune.experiments.linear_systems import ICA, ICA_PAIRS, PCA, PCA_STANDARDISED, RAW, TRUTH, linear_scores
+from bvae_tune.experiments.linear_systems import (
+    ICA,
+    ICA_PAIRS,
+    LENGTHS,
+    PCA,
+    PCA_STANDARDISED,
+    RAW,
+    TRUTH,
+    Effort,
+    linear_scores,
+)
 from bvae_tune.experiments.reproduction import run_study, scaled
 from bvae_tune.metrics.protocol import TrialScore
 from bvae_tune.randomness import derive_seed
@@ -43,7 +53,6 @@ PAPER: Final[Mapping[str, tuple[float, float | None]]] = {
     VAE: (0.6158, 0.005),
     BETA_VAE: (0.9923, 0.001),
 }
-LENGTHS: Final = (4, 16, 64)  # L
 
 _FIXED: Final = ("space.beta=null", "space.latent_size=null")
 _FEW: Final = ("training.steps=20", "training.report_every=20")
@@ -157,18 +166,18 @@ def run_model_table(
     return run_study(config, name or f"fig5-left-{scale}", storage, prepare, address=address, console=console)
 
 
-def read_systems(study: Study, images: int | None, told: Callable[[str], None] = lambda _: None) -> list[System]:
+def read_systems(study: Study, effort: Effort, told: Callable[[str], None] = lambda _: None) -> list[System]:
     """The table's rows in the paper's order; systems without training steps are fitted where they are not yet.
 
     Args:
         study: of `run_model_table`.
-        images: so many, drawn with the study's seed, are what components are fitted to; None for all.
+        effort: for the systems without training steps.
         told: called with what is being done.
 
     Raises:
         InputError: the images are no grid of shapes, or have changed.
     """
-    linear = linear_scores(study, images, told)
+    linear = linear_scores(study, effort, told)
     rows = [System(label, PAPER.get(label), score, note) for label, (score, note) in linear.items()]
     trained = {record.label: record for record in study.controls if record.result and record.score is not None}
     rows += [

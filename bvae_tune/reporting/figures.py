@@ -83,7 +83,8 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
         _name(above, best)
     lines = [(record.score or 0.0, record.label, percent(record.score)) for record in baselines]
     _reference_lines(above, [*lines, *((score.chance, "chance", percent(score.chance)) for score in scores[:1])])
-    _reference_lines(below, [(record.kl or 0.0, record.label, f"{nats(record.kl)} nats") for record in baselines if record.kl is not None])
+    kls = [(record.kl, record.label, f"{nats(record.kl)} nats") for record in baselines if record.kl is not None]
+    _reference_lines(below, kls)
 
     shown = [
         (finished, "finished", "o", FAINT, FAINT),

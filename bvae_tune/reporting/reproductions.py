@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bvae_tune.experiments.model_table import LENGTHS
+from bvae_tune.experiments.linear_systems import LENGTHS
 from bvae_tune.experiments.portraits import STEPS
 from bvae_tune.reporting.figures import DPI, FAINT, INK, SMALL, TEXT, TITLE
 from bvae_tune.wording import percent, percent_with_spread, significant

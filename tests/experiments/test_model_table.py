@@ -12,7 +12,16 @@ from PIL import Image
 from pyarrow import parquet
 
 from bvae_tune.experiments import Scale
-from bvae_tune.experiments.linear_systems import ICA, ICA_PAIRS, PCA, PCA_STANDARDISED, RAW, TRUTH, linear_scores
+from bvae_tune.experiments.linear_systems import (
+    EFFORT,
+    ICA,
+    ICA_PAIRS,
+    PCA,
+    PCA_STANDARDISED,
+    RAW,
+    TRUTH,
+    linear_scores,
+)
 from bvae_tune.experiments.model_table import (
     BEST,
     BETA_VAE,
@@ -53,11 +62,11 @@ def test_the_command_scores_every_system(reproduced: tuple[Path, CompletedProces
 
 
 def test_rows_without_training_are_what_they_should_be(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
-    scores = linear_scores(Study.open(reproduced[0]), None, lambda _: None)
+    scores = linear_scores(Study.open(reproduced[0]), EFFORT[Scale.SMOKE], lambda _: None)
     assert list(scores) == [TRUTH, RAW, PCA, PCA_STANDARDISED, ICA, ICA_PAIRS]
     found = {label: score for label, (score, _) in scores.items()}
     assert found[TRUTH].profile[64] > 0.98
-    assert found[RAW].classifier == "adagrad"
+    assert found[RAW].classifier == EFFORT[Scale.SMOKE].raw_classifier
     assert found[TRUTH].profile[4] > found[PCA].profile[4] > found[TRUTH].chance
     assert len(found[ICA].replica_scores) == 2
     assert len(found[ICA_PAIRS].replica_scores) == 3
@@ -83,7 +92,7 @@ def test_a_row_that_is_missing_is_made_again_and_comes_out_the_same(
     rows = json.loads((path / "linear.json").read_text())
     (path / "linear.json").write_text(json.dumps({label: row for label, row in rows.items() if label != ICA_PAIRS}))
     told: list[str] = []
-    systems = read_systems(Study.open(path), 3_000, told.append)
+    systems = read_systems(Study.open(path), EFFORT[Scale.SMOKE], told.append)
     assert json.loads((path / "linear.json").read_text()) == rows
     assert any("ICA" in line for line in told)
     assert not any("raw pixels" in line for line in told)
