@@ -63,15 +63,15 @@ def check_training(model: ModelConfig, training: TrainingConfig) -> None:
     """Refuse settings that the model does not have.
 
     Raises:
-        InputError: InfoGAN with another optimiser than Adam, in bfloat16, with an annealed β, or with single images,
-            which batch normalisation cannot take.
+        InputError: DC-IGN or InfoGAN in bfloat16; InfoGAN with another optimiser than Adam, with an annealed β, or with
+            single images, which batch normalisation cannot take.
     """
+    if model.architecture in ("dcign", "infogan") and training.precision != "float32":
+        raise InputError(f"training.precision: {training.precision!r}; {model.architecture} is trained in float32")
     if model.architecture != "infogan":
         return
     if training.optimizer != "adam":
         raise InputError(f"training.optimizer: {training.optimizer!r}; infogan is trained with adam (Table 1)")
-    if training.precision != "float32":
-        raise InputError(f"training.precision: {training.precision!r}; infogan is trained in float32")
     if training.beta_anneal:
         raise InputError(f"training.beta_anneal: {training.beta_anneal}; infogan has no β: take it out")
     if training.batch_size < 2:

@@ -21,7 +21,7 @@ from bvae_tune.data.image_store import ImageStore
 from bvae_tune.models.config import FACTOR_LATENTS, ModelConfig, check_factors
 from bvae_tune.models.likelihoods import kl_divergence, reconstruction_loss
 from bvae_tune.training.batches import Batch
-from bvae_tune.training.config import TrainingConfig, beta_share_at
+from bvae_tune.training.config import TrainingConfig, beta_share_at, check_training
 from bvae_tune.training.vae import BetaVAE, StepLosses, Turn
 
 INVARIANCE: Final = 1 / 100
@@ -51,7 +51,8 @@ class DCIGN(BetaVAE):
         as for `BetaVAE`.
 
     Raises:
-        InputError: the images are not the complete grid of the five factors, or not 64x64.
+        InputError: the images are not the complete grid of the five factors, or not 64x64, or the training is not in
+            float32.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class DCIGN(BetaVAE):
         device: str,
         together: int,
     ) -> None:
+        check_training(model, training)
         super().__init__(model, training, store, betas, device, together)
         names = factor_grid(model, store).names
         belongs = torch.zeros(len(names), model.latent_size, dtype=torch.bool)
@@ -83,25 +85,25 @@ class DCIGN(BetaVAE):
         betas = self._betas[turn.replicas, None, None] * beta_share_at(self._training, step)
         free = self._belongs[batch.factor[turn.replicas]][:, None]  # (R, 1, M)
         encoder, decoder = self._network.encoder, self._network.decoder
-        parameters = {name: values.to(self._precision) for name, values in turn.parameters.items()}
+        parameters = turn.parameters
 
-        encoded = encoder.forward(parameters, images.to(self._precision))
-        mean, logvar = encoded[-1].float().chunk(2, dim=-1)
+        encoded = encoder.forward(parameters, images)
+        mean, logvar = encoded[-1].chunk(2, dim=-1)
         deviation = (0.5 * logvar).exp()
         centre = mean.mean(1, keepdim=True)
         codes = torch.where(free, mean + noise * deviation, centre)
-        decoded = decoder.forward(parameters, codes.to(self._precision))
+        decoded = decoder.forward(parameters, codes)
         reconstruction, to_outputs = reconstruction_loss(self._config, decoded[-1], images)
         kl = kl_divergence(mean, logvar)
 
         # The loss is a mean over the batch: each image's gradient is divided by its size.
         share = 1 / images.shape[1]
-        to_codes, of_decoder = decoder.backward(parameters, decoded, to_outputs.mul_(share).to(self._precision), True)
+        to_codes, of_decoder = decoder.backward(parameters, decoded, to_outputs.mul_(share), True)
         assert to_codes is not None
         weights = betas * (free | self._unowned)
         to_mean = torch.where(free, to_codes, INVARIANCE * share * (mean - centre)) + weights * share * mean
         from_codes = torch.where(free, to_codes * noise * deviation, 0)
         to_logvar = 0.5 * (from_codes + weights * share * (deviation.square() - 1))
-        to_encoded = torch.cat([to_mean, to_logvar], dim=-1).to(self._precision)
+        to_encoded = torch.cat([to_mean, to_logvar], dim=-1)
         _, of_encoder = encoder.backward(parameters, encoded, to_encoded, False)
         return of_encoder | of_decoder, StepLosses(reconstruction.mean(1), kl.mean(1))

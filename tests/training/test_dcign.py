@@ -132,6 +132,11 @@ def test_a_resumed_bank_is_one_never_interrupted(shapes_grid: ImageStore) -> Non
         assert torch.equal(values, resumed.state()[name]), name
 
 
+def test_other_precisions_are_refused(shapes_grid: ImageStore) -> None:
+    with pytest.raises(InputError, match=r"training\.precision: 'bfloat16'; dcign is trained in float32"):
+        Bank(MODEL, _training(precision="bfloat16"), shapes_grid, [1])
+
+
 def test_beta_is_1_where_none_is_given(shapes_grid: ImageStore) -> None:
     assert Bank(MODEL, _training(), shapes_grid, [1]).betas == (1.0,)
     assert Bank(ModelConfig("dcign", (4, 6, 5), beta=2.0), _training(), shapes_grid, [1]).betas == (2.0,)
