@@ -99,7 +99,7 @@ def test_the_image_spaces_are_table_1(name: str, beta: float, likelihood: str, s
 
 
 def test_an_unknown_name_lists_the_packaged_ones() -> None:
-    assert "packaged: celeba, chairs, faces, shapes, shapes_paper" in message("shaeps")
+    assert f"packaged: {', '.join(packaged_spaces())})" in message("shaeps")
     assert "no such file" in message("nowhere/shapes.yaml")
 
 
