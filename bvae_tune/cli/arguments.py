@@ -13,7 +13,7 @@ Space = Annotated[
     str,
     typer.Option(
         metavar="FILE|NAME",
-        help="Search space: a YAML file or a packaged name (shapes, shapes_paper, chairs, faces, celeba).",
+        help="Search space: a YAML file or a packaged name (shapes, shapes_paper, chairs, faces, celeba, dcign, ...).",
     ),
 ]
 Trials = Annotated[int | None, typer.Option(metavar="N", help="Trials, in place of search.trials.")]

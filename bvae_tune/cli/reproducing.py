@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bvae_tune.cli.arguments import STORAGE, Address, Json, Settings, Storage
 from bvae_tune.cli.printing import console, print_json
 from bvae_tune.experiments import Scale
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bvae_tune.search.study import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,6 +58,7 @@ def fig5_left(
         print_json({"systems": rows, "figure": str(path)})
         return
     out.print(systems_table(systems))
+    _tell_failures(out, study)
     out.print(f"Fig. 5 left: {path}, {path.with_suffix('.parquet').name}", soft_wrap=True)
 
 
@@ -82,6 +88,7 @@ def fig5_right(
         print_json({**grid.to_dict(), "figure": str(path)})
         return
     out.print(score_grid_table(grid))
+    _tell_failures(out, study)
     out.print(f"Fig. 5 right: {path}", soft_wrap=True)
 
 
@@ -116,4 +123,12 @@ def fig6(
         portraits = read_portraits(study, image, IMAGES[scale])
     path = study.path / "fig6.png"
     write_png(portraits_figure(portraits, f"Fig. 6 on {study.facts['dataset']['name']} ({study.name})"), path)
+    _tell_failures(out, study)
     out.print(f"Fig. 6: {path}", soft_wrap=True)
+
+
+def _tell_failures(out: Console, study: Study) -> None:
+    """What is not in a figure, and why."""
+    for record in (*study.controls, *study.trials):
+        if record.state == "failed":
+            out.print(f"{record.label} failed and is not shown: {record.reason}", soft_wrap=True, markup=False)
