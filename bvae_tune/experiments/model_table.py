@@ -24,7 +24,7 @@ from bvae_tune.experiments.linear_systems import (
     Effort,
     linear_scores,
 )
-from bvae_tune.experiments.reproduction import run_study, scaled
+from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, run_study, scaled
 from bvae_tune.metrics.protocol import TrialScore
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.records import TrialRecord
@@ -55,28 +55,23 @@ PAPER: Final[Mapping[str, tuple[float, float | None]]] = {
 }
 
 _FIXED: Final = ("space.beta=null", "space.latent_size=null")
-_FEW: Final = ("training.steps=20", "training.report_every=20")
 _NARROW_FC: Final = (*_FIXED, "model.widths=[400, 400]", "training.steps=9000", "training.report_every=1500")
-_SMALL_FC: Final = (*_FIXED, "model.widths=[16]", *_FEW)
+_SMALL_FC: Final = (*_FIXED, "model.widths=[16]", *FEW_STEPS)
 SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
-    Scale.SMOKE: (
-        "fig5_left",
-        ("search.trials=1", "protocol.replicas=2", "labels.count=500", "metric.train_points=500",
-         "metric.test_points=500", *_FEW),
-    ),
+    Scale.SMOKE: ("fig5_left", ("search.trials=1", "protocol.replicas=2", *SMOKE)),
     Scale.CPU: ("fig5_left", ()),
     Scale.PAPER: ("fig5_left_paper", ()),
-}  # fmt: skip
+}
 # Of each trained system besides the searched one: a packaged search space, and what is changed in it.
 TRAINED: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
     Scale.SMOKE: {
         UNTRAINED: ("shapes_paper", (*_SMALL_FC, "model.beta=1", "training.steps=0")),
         VAE: ("shapes_paper", (*_SMALL_FC, "model.beta=1")),
         BETA_VAE: ("shapes_paper", (*_SMALL_FC, "model.beta=4")),
-        VAE_CONV: ("fig5_left", (*_FIXED, *_FEW, "model.beta=1")),
-        BETA_VAE_CONV: ("fig5_left", (*_FIXED, *_FEW, "model.beta=4")),
-        DCIGN: ("dcign", ("model.widths=[4, 4, 4]", *_FEW)),
-        INFOGAN: ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *_FEW)),
+        VAE_CONV: ("fig5_left", (*_FIXED, *FEW_STEPS, "model.beta=1")),
+        BETA_VAE_CONV: ("fig5_left", (*_FIXED, *FEW_STEPS, "model.beta=4")),
+        DCIGN: ("dcign", ("model.widths=[4, 4, 4]", *FEW_STEPS)),
+        INFOGAN: ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *FEW_STEPS)),
     },
     Scale.CPU: {
         UNTRAINED: ("shapes_paper", (*_NARROW_FC, "model.beta=1", "training.steps=0")),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bvae_tune.errors import RunError
 from bvae_tune.experiments import Scale
-from bvae_tune.experiments.reproduction import run_study, scaled
+from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, run_study, scaled
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.runner import add_control
@@ -31,16 +31,15 @@ if TYPE_CHECKING:
     from bvae_tune.training.config import TrainingConfig
 
 VAE, DCIGN, INFOGAN = "VAE (β = 1)", "DC-IGN", "InfoGAN"
-_FEW: Final = ("training.steps=20", "training.report_every=20")
 SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
-    Scale.SMOKE: ("fig6", ("labels.count=500", "metric.train_points=500", "metric.test_points=500", *_FEW)),
+    Scale.SMOKE: ("fig6", SMOKE),
     Scale.CPU: ("fig6", ()),
     Scale.PAPER: ("fig6_paper", ()),
 }
 RIVALS: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
     Scale.SMOKE: {
-        DCIGN: ("dcign", ("model.widths=[4, 4, 4]", *_FEW)),
-        INFOGAN: ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *_FEW)),
+        DCIGN: ("dcign", ("model.widths=[4, 4, 4]", *FEW_STEPS)),
+        INFOGAN: ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *FEW_STEPS)),
     },
     Scale.CPU: {DCIGN: ("dcign", ()), INFOGAN: ("infogan", ())},
     Scale.PAPER: {DCIGN: ("dcign_paper", ()), INFOGAN: ("infogan_paper", ())},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
@@ -15,6 +15,16 @@ from bvae_tune.space import StudyConfig, load_space
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# Of the smoke scale: what a training and what an evaluation is cut down to.
+FEW_STEPS: Final = ("training.steps=20", "training.report_every=20")
+SMOKE: Final = (
+    "labels.count=500",
+    "metric.train_points=500",
+    "metric.test_points=500",
+    "protocol.classifier_seeds=1",
+    *FEW_STEPS,
+)
 
 
 def run_study(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bvae_tune.errors import RunError
 from bvae_tune.experiments import Scale
-from bvae_tune.experiments.reproduction import run_study, scaled
+from bvae_tune.experiments.reproduction import SMOKE, run_study, scaled
 from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.runner import add_baselines
 from bvae_tune.search.study import Study
@@ -31,12 +31,8 @@ SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
             "space.beta_norm={grid: [0.016, 0.256]}",
             "space.latent_size={grid: [4, 10]}",
             "search.trials=4",
-            "labels.count=500",
-            "training.steps=20",
-            "training.report_every=20",
-            "metric.train_points=500",
-            "metric.test_points=500",
             "protocol.replicas=1",
+            *SMOKE,
         ),
     ),
     Scale.CPU: ("fig5_right", ()),
