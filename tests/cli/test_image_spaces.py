@@ -71,7 +71,10 @@ def check(study: Study, store: ImageStore, images: SmallSet) -> None:
     assert set(record.result.score.information) == set(study.config.labels.factors or ())
 
 
-@pytest.mark.parametrize(("space", "make"), [("chairs", make_chairs), ("faces", make_faces)])
+# Faces go the way of chairs: one of them is enough for every run of the tests.
+@pytest.mark.parametrize(
+    ("space", "make"), [("chairs", make_chairs), pytest.param("faces", make_faces, marks=pytest.mark.slow)]
+)
 def test_grey_images_with_factors_in_their_names(
     search: Callable[[str, SmallSet], tuple[Study, ImageStore]],
     tmp_path: Path,

@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +27,18 @@ def reproduce() -> Callable[..., CompletedProcess[str]]:
             text=True,
             timeout=290,
         )
+
+    return run
+
+
+@pytest.fixture
+def reproduce_here() -> Callable[..., CompletedProcess[str]]:
+    """The same in this process, which costs no start: for whatever starts no Ray."""
+    from bvae_tune.cli.main import app
+
+    def run(figure: str, storage: Path, *arguments: str | Path) -> CompletedProcess[str]:
+        given = ["reproduce", figure, "--scale", "smoke", "--storage", str(storage), *map(str, arguments)]
+        result = CliRunner().invoke(app, given, catch_exceptions=False)
+        return CompletedProcess(given, result.exit_code, result.stdout, result.stderr)
 
     return run

@@ -42,15 +42,10 @@ from bvae_tune.space import load_space
 Reproduce = Callable[..., CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def reproduced(reproduce: Reproduce, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
-    storage = tmp_path_factory.mktemp("runs")
-    return storage / "fig5-left-smoke", reproduce("fig5-left", storage)
-
-
-def test_the_command_scores_every_system(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
-    path, outcome = reproduced
+def test_the_command_scores_every_system(reproduce: Reproduce, reproduce_here: Reproduce, tmp_path: Path) -> None:
+    outcome = reproduce("fig5-left", tmp_path)
     assert (outcome.returncode, outcome.stderr) == (0, "")
+    path = tmp_path / "fig5-left-smoke"
     rows = parquet.read_table(path / "fig5_left.parquet").to_pylist()
     assert {row["system"] for row in rows} == {*PAPER, VAE_CONV, BETA_VAE_CONV, BEST}
     for row in rows:
@@ -60,51 +55,35 @@ def test_the_command_scores_every_system(reproduced: tuple[Path, CompletedProces
     with Image.open(path / "fig5_left.png") as image:
         assert min(image.size) > 500
 
-
-def test_rows_without_training_are_what_they_should_be(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
-    scores = linear_scores(Study.open(reproduced[0]), EFFORT[Scale.SMOKE], lambda _: None)
+    study, effort = Study.open(path), EFFORT[Scale.SMOKE]
+    scores = linear_scores(study, effort, lambda _: None)
     assert list(scores) == [TRUTH, RAW, PCA, PCA_STANDARDISED, ICA, ICA_PAIRS]
     found = {label: score for label, (score, _) in scores.items()}
     assert found[TRUTH].profile[64] > 0.98
-    assert found[RAW].classifier == EFFORT[Scale.SMOKE].raw_classifier
+    assert found[RAW].classifier == effort.raw_classifier
     assert found[TRUTH].profile[4] > found[PCA].profile[4] > found[TRUTH].chance
     assert len(found[ICA].replica_scores) == 2
     assert len(found[ICA_PAIRS].replica_scores) == 3
     assert found[ICA_PAIRS].score == pytest.approx(sum(found[ICA_PAIRS].replica_scores) / 3)
 
+    curves = learning_curves(study)
+    assert set(curves) == {VAE, BETA_VAE, VAE_CONV, BETA_VAE_CONV, BEST}
+    assert [images for images, _ in curves[VAE]] == [20 * 64]
+    assert [images for images, _ in curves[VAE_CONV]] == [20 * 16]
 
-def test_the_same_command_again_fits_nothing(
-    reproduced: tuple[Path, CompletedProcess[str]], reproduce: Reproduce
-) -> None:
-    path, _ = reproduced
     before = (path / "linear.json").stat().st_mtime_ns
-    again = reproduce("fig5-left", path.parent, "--json")
+    again = reproduce_here("fig5-left", tmp_path, "--json")  # nothing is left to train or to fit
     assert (again.returncode, again.stderr) == (0, "")
     assert len(json.loads(again.stdout)["systems"]) == len(PAPER) + 3
     assert (path / "linear.json").stat().st_mtime_ns == before
     assert len(Study.open(path).sessions) == 1
 
-
-def test_a_row_that_is_missing_is_made_again_and_comes_out_the_same(
-    reproduced: tuple[Path, CompletedProcess[str]],
-) -> None:
-    path, _ = reproduced
-    rows = json.loads((path / "linear.json").read_text())
-    (path / "linear.json").write_text(json.dumps({label: row for label, row in rows.items() if label != ICA_PAIRS}))
+    kept = json.loads((path / "linear.json").read_text())
+    (path / "linear.json").write_text(json.dumps({label: row for label, row in kept.items() if label != ICA_PAIRS}))
     told: list[str] = []
-    systems = read_systems(Study.open(path), EFFORT[Scale.SMOKE], told.append)
-    assert json.loads((path / "linear.json").read_text()) == rows
-    assert any("ICA" in line for line in told)
+    assert len(read_systems(study, effort, told.append)) == len(PAPER) + 3  # the row that is missing is made again
+    assert json.loads((path / "linear.json").read_text()) == kept
     assert not any("raw pixels" in line for line in told)
-    assert len(systems) == len(PAPER) + 3
-
-
-def test_curves_of_the_trained_networks(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
-    study = Study.open(reproduced[0])
-    curves = learning_curves(study)
-    assert set(curves) == {VAE, BETA_VAE, VAE_CONV, BETA_VAE_CONV, BEST}
-    assert [images for images, _ in curves[VAE]] == [20 * 64]
-    assert [images for images, _ in curves[VAE_CONV]] == [20 * 16]
 
 
 @pytest.mark.parametrize("scale", list(Scale))
@@ -121,7 +100,7 @@ def test_the_trained_systems_are_those_of_the_paper(scale: Scale) -> None:
     assert settings[VAE].training == settings[BETA_VAE].training
 
 
-def test_a_profile_without_the_table_s_lengths_is_refused(reproduce: Reproduce, tmp_path: Path) -> None:
-    refused = reproduce("fig5-left", tmp_path, "--set", "metric.profile=[4]")
+def test_a_profile_without_the_table_s_lengths_is_refused(reproduce_here: Reproduce, tmp_path: Path) -> None:
+    refused = reproduce_here("fig5-left", tmp_path, "--set", "metric.profile=[4]")
     assert (refused.returncode, "the table takes L = 4, 16 and 64" in refused.stderr) == (2, True)
     assert not list(tmp_path.iterdir())

@@ -20,24 +20,18 @@ from bvae_tune.space import load_space
 Reproduce = Callable[..., CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def reproduced(reproduce: Reproduce, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
-    storage = tmp_path_factory.mktemp("runs")
-    return storage / "fig6-smoke", reproduce("fig6", storage)
-
-
-def test_the_command_trains_four_models_and_draws_them(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
-    path, outcome = reproduced
+def test_the_command_trains_four_models_and_draws_them(
+    reproduce: Reproduce, reproduce_here: Reproduce, tmp_path: Path
+) -> None:
+    outcome = reproduce("fig6", tmp_path)
     assert (outcome.returncode, outcome.stderr) == (0, "")
-    study = Study.open(path)
+    study = Study.open(tmp_path / "fig6-smoke")
     assert study.finished
     assert [record.label for record in study.controls] == [VAE, DCIGN, INFOGAN]
-    with Image.open(path / "fig6.png") as image:
+    with Image.open(study.path / "fig6.png") as image:
         assert min(image.size) > 1000
 
-
-def test_what_a_portrait_holds(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
-    portraits = read_portraits(Study.open(reproduced[0]), image=5, images=2048)
+    portraits = read_portraits(study, image=5, images=2048)
     assert [portrait.label for portrait in portraits] == ["β-VAE (β = 32)", VAE, DCIGN, INFOGAN]
     for portrait in portraits:
         latents = len(portrait.latents)
@@ -54,16 +48,13 @@ def test_what_a_portrait_holds(reproduced: tuple[Path, CompletedProcess[str]]) -
     assert infogan.variance is None
     assert (beta_vae.values[0], infogan.values[0]) == (-3.0, -1.0)
 
-
-def test_any_study_of_shapes_is_drawn_without_training(
-    reproduced: tuple[Path, CompletedProcess[str]], reproduce: Reproduce
-) -> None:
-    path, _ = reproduced
-    before = (path / "optuna.journal").read_bytes()
-    outcome = reproduce("fig6", path.parent, "--run", path, "--image", "700000")
-    assert (outcome.returncode, outcome.stderr) == (0, "")
-    assert (path / "optuna.journal").read_bytes() == before
-    refused = reproduce("fig6", path.parent, "--run", path, "--image", "737280")
+    before = (study.path / "optuna.journal").read_bytes()
+    (study.path / "fig6.png").unlink()
+    drawn = reproduce_here("fig6", tmp_path, "--run", study.path, "--image", "700000")  # a study is drawn as it is
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert (study.path / "fig6.png").is_file()
+    assert (study.path / "optuna.journal").read_bytes() == before
+    refused = reproduce_here("fig6", tmp_path, "--run", study.path, "--image", "737280")
     assert (refused.returncode, "has the images 0 to 737279" in refused.stderr) == (2, True)
 
 

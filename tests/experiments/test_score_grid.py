@@ -27,14 +27,6 @@ def grid(scores: list[list[float]], latent_sizes: tuple[int, ...] = (4, 10, 20))
     return ScoreGrid(latent_sizes, beta_norms, values, 0 * values, values, values, 4096, 4, 0.25)
 
 
-@pytest.fixture(scope="module")
-def reproduced(reproduce: Reproduce, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
-    """The smoke scale, gone on with after it was interrupted before its first trial."""
-    storage = tmp_path_factory.mktemp("runs")
-    create(scaled(Scale.SMOKE, SPACES), "fig5-right-smoke", storage)
-    return storage / "fig5-right-smoke", reproduce("fig5-right", storage)
-
-
 def test_peaks_and_their_correlation() -> None:
     rising = grid([[0.9, 0.5, 0.4], [0.6, 0.9, 0.5], [0.4, 0.5, 0.9]])
     assert rising.peaks.tolist() == [0, 1, 2]
@@ -69,8 +61,9 @@ def test_every_cell_is_a_trial_whose_weights_stay(scale: Scale) -> None:
     assert config.search.keep_models >= cells
 
 
-def test_the_command_goes_on_and_draws(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
-    path, outcome = reproduced
+def test_the_command_goes_on_and_draws(reproduce: Reproduce, reproduce_here: Reproduce, tmp_path: Path) -> None:
+    path = create(scaled(Scale.SMOKE, SPACES), "fig5-right-smoke", tmp_path)  # interrupted before its first trial
+    outcome = reproduce("fig5-right", tmp_path)
     assert (outcome.returncode, outcome.stderr) == (0, "")
     study = Study.open(path)
     assert study.finished
@@ -84,31 +77,6 @@ def test_the_command_goes_on_and_draws(reproduced: tuple[Path, CompletedProcess[
     with Image.open(path / "fig5_right.png") as image:
         assert min(image.size) > 1000
 
-
-def test_the_same_command_again_only_draws(
-    reproduced: tuple[Path, CompletedProcess[str]], reproduce: Reproduce
-) -> None:
-    path, _ = reproduced
-    (path / "fig5_right.png").unlink()
-    again = reproduce("fig5-right", path.parent, "--json")
-    assert (again.returncode, again.stderr) == (0, "")
-    assert len(json.loads(again.stdout)["cells"]) == len(Study.open(path).trials) == 4
-    assert len(Study.open(path).sessions) == 1
-    assert (path / "fig5_right.png").is_file()
-
-
-def test_a_study_of_other_settings_is_left_alone(
-    reproduced: tuple[Path, CompletedProcess[str]], reproduce: Reproduce
-) -> None:
-    path, _ = reproduced
-    refused = reproduce("fig5-right", path.parent, "--set", "training.batch_size=8")
-    assert refused.returncode == 2
-    assert "a study with other settings (training.batch_size)" in refused.stderr
-    assert len(Study.open(path).trials) == 4
-
-
-def test_reconstructions_are_of_one_latent_size(reproduced: tuple[Path, CompletedProcess[str]]) -> None:
-    study = Study.open(reproduced[0])
     entangled, disentangled = entangled_and_disentangled(study)
     assert disentangled.record == study.best
     assert entangled.record.latent_size == disentangled.record.latent_size
@@ -116,6 +84,18 @@ def test_reconstructions_are_of_one_latent_size(reproduced: tuple[Path, Complete
     assert entangled.pixels.shape == entangled.decoded.shape == (12, 1, 64, 64)
     np.testing.assert_array_equal(entangled.pixels, disentangled.pixels)
     assert 0 < entangled.decoded.min() < entangled.decoded.max() < 1
+
+    (path / "fig5_right.png").unlink()
+    again = reproduce_here("fig5-right", tmp_path, "--json")  # nothing is left to train: it only draws
+    assert (again.returncode, again.stderr) == (0, "")
+    assert len(json.loads(again.stdout)["cells"]) == len(Study.open(path).trials) == 4
+    assert len(Study.open(path).sessions) == 1
+    assert (path / "fig5_right.png").is_file()
+
+    refused = reproduce_here("fig5-right", tmp_path, "--set", "training.batch_size=8")
+    assert refused.returncode == 2
+    assert "a study with other settings (training.batch_size)" in refused.stderr
+    assert len(Study.open(path).trials) == 4
 
 
 def test_nothing_is_drawn_of_a_study_without_a_finished_trial(tmp_path: Path) -> None:
