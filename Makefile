@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint cluster/constraints.txt
+# Python compiles what it imports; compiling all of torch and Ray beforehand takes as long as installing them.
+INSTALL := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check \
+	--constraint cluster/constraints.txt
 SPACE ?= search_spaces/shapes.yaml
 
 .PHONY: setup search test soak bench check wheel clean

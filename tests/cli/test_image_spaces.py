@@ -88,6 +88,7 @@ def test_grey_images_with_factors_in_their_names(
     np.testing.assert_array_equal(read.reshape(-1, 64, 64), images.images)
 
 
+@pytest.mark.slow
 def test_celeba_in_colour_with_attributes(
     search: Callable[[str, SmallSet], tuple[Study, ImageStore]], tmp_path: Path
 ) -> None:

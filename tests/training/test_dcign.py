@@ -180,6 +180,7 @@ def _information(bank: Bank, store: ImageStore, latent: int) -> dict[str, float]
     return dict(zip(store.factor_names, shares.tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_reconstruction_and_the_latents_of_position_answer_to_it(shapes_grid: ImageStore) -> None:
     """About 11,000 images at a twelfth of Table 1's channels; the other factors take longer."""
     steps = 700

@@ -228,6 +228,7 @@ def test_a_bank_without_beta_takes_none(store: ImageStore) -> None:
         Bank(MODEL, _training(), store, [1], [4.0])
 
 
+@pytest.mark.slow
 def test_the_bound_rises_and_the_generator_finds_the_mean_pixel(shapes_grid: ImageStore) -> None:
     """About 10,000 images at an eighth of Table 1's channels and five times its learning rates; -0.88 knows nothing."""
     steps, model = 300, ModelConfig("infogan", (64, 256, 16, 8, 32))
