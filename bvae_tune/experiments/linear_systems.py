@@ -28,7 +28,9 @@ from bvae_tune.search.study import Study
 from bvae_tune.wording import percent
 
 if TYPE_CHECKING:
-    from bvae_tune.models.linear import IndependentComponents, Moments, PrincipalComponents
+    from torch import Tensor
+
+    from bvae_tune.models.linear import IndependentComponents, PrincipalComponents
 
 TRUTH, RAW, PCA, PCA_STANDARDISED = "ground truth", "raw pixels", "PCA", "PCA, standardised pixels"
 ICA, ICA_PAIRS = "ICA", "ICA, pairs of shapes"
@@ -82,7 +84,7 @@ def _fit_linear(
     study: Study, effort: Effort, done: set[str], told: Callable[[str], None]
 ) -> Iterator[tuple[str, TrialScore, str]]:
     from bvae_tune.evaluation import encode_labelled  # torch
-    from bvae_tune.models.linear import RawPixels, principal_components
+    from bvae_tune.models.linear import RawPixels, pixel_moments, principal_components
 
     config = study.config
     store = open_dataset(config.dataset)
@@ -109,7 +111,7 @@ def _fit_linear(
     parts = []
     for value in range(len(np.unique(shapes))):
         told(f"covariance of the images of shape {value + 1}")
-        parts.append(_moments(store, chosen[shapes[chosen] == value]))
+        parts.append(pixel_moments(_batches(store, chosen[shapes[chosen] == value])))
     whole = sum(parts[1:], parts[0])
     fitted = {
         PCA: principal_components(whole, COMPONENTS, unit_variance=True),
@@ -155,10 +157,8 @@ def _chosen(store: ImageStore, images: int | None, seed: int) -> npt.NDArray[np.
     return np.sort(generator(seed, "components").permutation(store.count)[:images])
 
 
-def _moments(store: ImageStore, images: npt.NDArray[np.int64]) -> Moments:
-    from bvae_tune.models.linear import pixel_moments
-
-    return pixel_moments(store.gather(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
+def _batches(store: ImageStore, images: npt.NDArray[np.int64]) -> Iterator[Tensor]:
+    return (store.gather(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
 
 
 def _ica(
@@ -173,8 +173,7 @@ def _ica(
     from bvae_tune.models.linear import independent_components
 
     told(f"ICA of {len(images):,} images")
-    batches = (store.gather(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
-    codes = torch.cat([components.encode(batch[None]).mean[0] for batch in batches])
+    codes = torch.cat([components.encode(batch[None]).mean[0] for batch in _batches(store, images)])
     # scikit-learn takes seeds of 32 bits.
     return [independent_components(components, codes, seed % 2**32) for seed in seeds]
 

@@ -24,11 +24,9 @@ from bvae_tune.experiments.linear_systems import (
     Effort,
     linear_scores,
 )
-from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, run_study, scaled
+from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, run_study, scaled
 from bvae_tune.metrics.protocol import TrialScore
-from bvae_tune.randomness import derive_seed
 from bvae_tune.search.records import TrialRecord
-from bvae_tune.search.runner import add_control
 from bvae_tune.search.study import Study
 from bvae_tune.space import load_space
 from bvae_tune.wording import significant
@@ -146,13 +144,9 @@ def run_model_table(
     """
 
     def prepare(study: Study) -> None:
-        seed, replicas = study.config.search.seed, study.config.protocol.replicas
-        present = {record.label for record in study.controls}
         for label, (space, changes) in TRAINED[scale].items():
-            if label not in present:
-                config = load_space(space, changes)
-                seeds = [derive_seed(seed, f"fig5 left {label}", replica) for replica in range(replicas)]
-                add_control(study, "baseline", label, config.model, config.training, seeds, seed)
+            system = load_space(space, changes)
+            add_model(study, "fig5 left", label, system.model, system.training)
 
     config = scaled(scale, SPACES, settings)
     missing = set(LENGTHS) - set(config.metric.lengths)

@@ -16,19 +16,14 @@ import numpy.typing as npt
 
 from bvae_tune.errors import RunError
 from bvae_tune.experiments import Scale
-from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, run_study, scaled
-from bvae_tune.randomness import derive_seed
+from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, run_study, scaled
 from bvae_tune.search.records import TrialRecord
-from bvae_tune.search.runner import add_control
 from bvae_tune.search.study import Study
 from bvae_tune.space import load_space
 from bvae_tune.wording import significant
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from bvae_tune.models.config import ModelConfig
-    from bvae_tune.training.config import TrainingConfig
 
 VAE, DCIGN, INFOGAN = "VAE (β = 1)", "DC-IGN", "InfoGAN"
 SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
@@ -102,20 +97,12 @@ def run_portraits(
 
     def prepare(study: Study) -> None:
         vae = dataclasses.replace(config.model, beta=1.0, beta_norm=None)
-        rivals = {label: load_space(space, changes) for label, (space, changes) in RIVALS[scale].items()}
-        _add(study, VAE, vae, config.training)
-        for label, rival in rivals.items():
-            _add(study, label, rival.model, rival.training)
+        add_model(study, "fig6", VAE, vae, config.training, keep=True)
+        for label, (space, changes) in RIVALS[scale].items():
+            rival = load_space(space, changes)
+            add_model(study, "fig6", label, rival.model, rival.training, keep=True)
 
     return run_study(config, name or f"fig6-{scale}", storage, prepare, address=address, console=console)
-
-
-def _add(study: Study, label: str, model: ModelConfig, training: TrainingConfig) -> None:
-    if label in {record.label for record in study.controls}:
-        return
-    seed, replicas = study.config.search.seed, study.config.protocol.replicas
-    seeds = [derive_seed(seed, f"fig6 {label}", replica) for replica in range(replicas)]
-    add_control(study, "baseline", label, model, training, seeds, seed, keep=True)
 
 
 def read_portraits(study: Study, image: int | None, images: int | None) -> list[Portrait]:

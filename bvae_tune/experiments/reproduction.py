@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Final
 
 from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
-from bvae_tune.search.runner import begin, drive
+from bvae_tune.randomness import derive_seed
+from bvae_tune.search.runner import add_control, begin, drive
 from bvae_tune.search.storage import STUDY
 from bvae_tune.search.study import Study
 from bvae_tune.space import StudyConfig, load_space
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from bvae_tune.models.config import ModelConfig
+    from bvae_tune.training.config import TrainingConfig
 
 # Of the smoke scale: what a training and what an evaluation is cut down to.
 FEW_STEPS: Final = ("training.steps=20", "training.report_every=20")
@@ -59,6 +63,25 @@ def run_study(
             f"{path}: a study with other settings ({', '.join(different)}); give another --name, or move it away"
         )
     return drive(study.path, prepare, address=address, console=console)
+
+
+def add_model(
+    study: Study, figure: str, label: str, model: ModelConfig, training: TrainingConfig, *, keep: bool = False
+) -> None:
+    """Add a model of a figure to its study's controls where it is not yet, seeded by figure, label and replica.
+
+    Args:
+        study: opened by its driver.
+        figure: names the seeds.
+        label: of the model.
+        model, training: what it is.
+        keep: whether its weights stay.
+    """
+    if label in {record.label for record in study.controls}:
+        return
+    seed, replicas = study.config.search.seed, study.config.protocol.replicas
+    seeds = [derive_seed(seed, f"{figure} {label}", replica) for replica in range(replicas)]
+    add_control(study, "baseline", label, model, training, seeds, seed, keep=keep)
 
 
 def scaled(scale: Scale, spaces: dict[Scale, tuple[str, Sequence[str]]], settings: Sequence[str] = ()) -> StudyConfig:
