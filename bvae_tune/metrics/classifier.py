@@ -81,22 +81,22 @@ class SoftmaxProblem:
 def fit_lbfgs(problem: SoftmaxProblem) -> Fit:
     """Full-batch L-BFGS from zero weights to GRADIENT_TOLERANCE, at most LBFGS_ITERATIONS iterations.
 
-    The search runs in coordinates where the loss is round at its start (the Hessian at zero weights is the points'
-    second moment over K); that changes the path and the time, not the minimum.
+    The search runs in coordinates where the loss is round at its start; that changes the path and the time, not the
+    minimum. Where there are more latents than points it does not: they would take longer to find than the minimum.
     """
-    count = problem.points.shape[1]
-    shape = problem.class_sums.shape
-    moment = problem.points @ problem.points.T / (count * problem.class_count) + np.diag(problem.penalty)
-    jitter = 1e-9 * np.trace(moment)  # dead latents have no curvature of their own
-    moment[np.diag_indices_from(moment)] += jitter
-    whiten = scipy.linalg.solve_triangular(np.linalg.cholesky(moment), np.eye(len(moment)), lower=True)
+    size, count = problem.points.shape
+    whiten = _whitening(problem) if size <= count else None
     steepest = np.inf
+
+    def weights_at(flat: NDArray[np.float64]) -> NDArray[np.float64]:
+        weights = flat.reshape(problem.class_sums.shape)
+        return weights if whiten is None else weights @ whiten
 
     def evaluate(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         nonlocal steepest
-        loss, gradient = problem.loss_and_gradient(flat.reshape(shape) @ whiten)
+        loss, gradient = problem.loss_and_gradient(weights_at(flat))
         steepest = float(np.abs(gradient).max())
-        return loss, (gradient @ whiten.T).ravel()
+        return loss, (gradient if whiten is None else gradient @ whiten.T).ravel()
 
     def stop(intermediate_result: scipy.optimize.OptimizeResult) -> None:
         if steepest <= GRADIENT_TOLERANCE:
@@ -110,26 +110,38 @@ def fit_lbfgs(problem: SoftmaxProblem) -> Fit:
         callback=stop,
         options={"maxiter": LBFGS_ITERATIONS, "maxfun": 2 * LBFGS_ITERATIONS, "gtol": 0.0, "ftol": 0.0, "maxcor": 20},
     )
-    weights = found.x.reshape(shape) @ whiten
+    weights = weights_at(found.x)
     loss, gradient = problem.loss_and_gradient(weights)
     return Fit(weights, loss, bool(np.abs(gradient).max() <= GRADIENT_TOLERANCE))
+
+
+def _whitening(problem: SoftmaxProblem) -> NDArray[np.float64]:
+    """(M + 1, M + 1) coordinates in which the Hessian at zero weights, the points' second moment over K, is round."""
+    moment = problem.points @ problem.points.T / (problem.points.shape[1] * problem.class_count)
+    moment += np.diag(problem.penalty)
+    jitter = 1e-9 * np.trace(moment)  # dead latents have no curvature of their own
+    moment[np.diag_indices_from(moment)] += jitter
+    root = np.linalg.cholesky(moment)
+    whiten: NDArray[np.float64] = scipy.linalg.solve_triangular(root, np.eye(len(moment)), lower=True)
+    return whiten
 
 
 def fit_adagrad(problem: SoftmaxProblem, generator: np.random.Generator) -> Fit:
     """The paper's Adagrad at 1e-2 (A.4) from zero weights, on batches of ADAGRAD_BATCH points drawn with replacement.
 
-    Stops when ADAGRAD_CHECK_EVERY steps gain less than ADAGRAD_LEAST_GAIN, or unconverged after ADAGRAD_STEPS.
+    Stops when ADAGRAD_CHECK_EVERY steps gain less than ADAGRAD_LEAST_GAIN, or unconverged after ADAGRAD_STEPS. Batches
+    are float32, since with many latents (raw pixels) it is gathering them that takes the time.
     """
     weights = np.zeros_like(problem.class_sums)
     squares = np.zeros_like(weights)
-    rows = np.ascontiguousarray(problem.points.T)
+    rows = np.ascontiguousarray(problem.points.T, dtype=np.float32)
     count = len(rows)
-    one_hot = np.eye(problem.class_count)[problem.classes]
+    one_hot = np.eye(problem.class_count, dtype=np.float32)[problem.classes]
     loss, _ = problem.loss_and_gradient(weights)
     for _ in range(ADAGRAD_STEPS // ADAGRAD_CHECK_EVERY):
         for chosen in generator.integers(count, size=(ADAGRAD_CHECK_EVERY, ADAGRAD_BATCH)):
             batch = rows[chosen]
-            logits = batch @ weights.T
+            logits = batch @ weights.T.astype(np.float32)
             logits -= logits.max(axis=1, keepdims=True)
             np.exp(logits, out=logits)
             logits /= logits.sum(axis=1, keepdims=True)

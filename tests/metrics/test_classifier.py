@@ -32,9 +32,11 @@ def test_gradient_is_that_of_the_loss() -> None:
     assert error < 1e-5
 
 
-def test_minimum_is_that_of_scikit_learn() -> None:
-    points, classes = clouds(1.0)
-    ridge = 1e-3
+@pytest.mark.parametrize(("count", "size"), [(2_000, 5), (40, 60)])
+def test_minimum_is_that_of_scikit_learn(count: int, size: int) -> None:
+    points, classes = clouds(1.0, points=count)
+    points = np.hstack([points, np.random.default_rng(3).normal(size=(len(points), size - 5))])
+    ridge = 1e-2
     fit = fit_lbfgs(SoftmaxProblem(points, classes, 3, ridge))
     theirs = LogisticRegression(C=1 / (ridge * len(points)), tol=1e-10, max_iter=10_000).fit(points, classes)
     assert fit.converged
