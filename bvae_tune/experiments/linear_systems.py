@@ -117,11 +117,12 @@ def _fit_linear(
         PCA: principal_components(whole, COMPONENTS, unit_variance=True),
         PCA_STANDARDISED: principal_components(whole, COMPONENTS, standardise=True, unit_variance=True),
     }
+    nearest = min(fitted, key=lambda label: abs(fitted[label].explained - EXPLAINED))
     for label, components in fitted.items():
         if label not in done:
-            note = f"{percent(components.explained)} of the variance in {COMPONENTS} (paper: {percent(EXPLAINED)})"
+            which = "the nearer to" if label == nearest else "the farther from"
+            note = f"{percent(components.explained)} of the variance, {which} the paper's {percent(EXPLAINED)}"
             yield label, score(encode_labelled(components, store, labels).mean.numpy()), note
-    nearest = min(fitted, key=lambda label: abs(fitted[label].explained - EXPLAINED))
     seeds = [derive_seed(config.search.seed, "ICA", replica) for replica in range(config.protocol.replicas)]
     if ICA not in done:
         models = _ica(fitted[nearest], store, chosen, seeds, told)

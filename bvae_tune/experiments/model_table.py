@@ -1,11 +1,12 @@
 """Fig. 5 left: the score of every system of the paper on 2D shapes.
 
 One study holds the models that are trained: its trials search the best β of a convolutional β-VAE, its controls are the
-others. The systems without training steps stand in `linear_systems`.
+others, last of them the fc network at that β. The systems without training steps stand in `linear_systems`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,8 @@ from bvae_tune.wording import significant
 if TYPE_CHECKING:
     from rich.console import Console
 
-UNTRAINED, VAE, BETA_VAE = "VAE untrained", "VAE", "β-VAE, β = 4"
-VAE_CONV, BETA_VAE_CONV, BEST = "VAE, conv", "β-VAE, β = 4, conv", "β-VAE, best β, conv"
+UNTRAINED, VAE, BETA_VAE, BEST = "VAE untrained", "VAE", "β-VAE, β = 4", "β-VAE, best β"
+VAE_CONV, BETA_VAE_CONV, BEST_CONV = "VAE, conv", "β-VAE, β = 4, conv", "β-VAE, best β, conv"
 DCIGN, INFOGAN = "DC-IGN", "InfoGAN"
 # Fig. 5 left: mean and spread.
 PAPER: Final[Mapping[str, tuple[float, float | None]]] = {
@@ -53,7 +54,7 @@ PAPER: Final[Mapping[str, tuple[float, float | None]]] = {
 }
 
 _FIXED: Final = ("space.beta=null", "space.latent_size=null")
-_NARROW_FC: Final = (*_FIXED, "model.widths=[400, 400]", "training.steps=9000", "training.report_every=1500")
+_NARROW_FC: Final = (*_FIXED, "model.widths=[300, 300]", "training.steps=9000", "training.report_every=1500")
 _SMALL_FC: Final = (*_FIXED, "model.widths=[16]", *FEW_STEPS)
 SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
     Scale.SMOKE: ("fig5_left", ("search.trials=1", "protocol.replicas=2", *SMOKE)),
@@ -108,6 +109,19 @@ class System:
     score: TrialScore
     budget: str
 
+    @property
+    def agreement(self) -> tuple[int | None, int | None] | None:
+        """The two neighbouring L of the profile between which the score passes the paper's.
+
+        (None, L): it is above the paper's from the first L on; (L, None): below up to the last. None without a paper's.
+        """
+        if self.paper is None:
+            return None
+        lengths = sorted(self.score.profile)
+        below = [pairs for pairs in lengths if self.score.profile[pairs] < self.paper[0]]
+        last = max(below, default=None)
+        return last, min((pairs for pairs in lengths if last is None or pairs > last), default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, flat, with the difference from the paper at each L (in shares)."""
         paper = self.paper[0] if self.paper else None
@@ -147,12 +161,19 @@ def run_model_table(
         for label, (space, changes) in TRAINED[scale].items():
             system = load_space(space, changes)
             add_model(study, "fig5 left", label, system.model, system.training)
+        if study.finished and study.best is not None:
+            space, changes = TRAINED[scale][VAE]
+            vae = load_space(space, changes)
+            add_model(study, "fig5 left", BEST, dataclasses.replace(vae.model, beta=study.best.beta), vae.training)
 
     config = scaled(scale, SPACES, settings)
     missing = set(LENGTHS) - set(config.metric.lengths)
     if missing:
         raise InputError(f"metric.profile: {list(config.metric.profile)}; the table takes L = 4, 16 and 64")
-    return run_study(config, name or f"fig5-left-{scale}", storage, prepare, address=address, console=console)
+    name = name or f"fig5-left-{scale}"
+    run_study(config, name, storage, prepare, address=address, console=console)
+    # The search has ended: what stands on its best β can follow.
+    return run_study(config, name, storage, prepare, address=address, console=console)
 
 
 def read_systems(study: Study, effort: Effort, told: Callable[[str], None] = lambda _: None) -> list[System]:
@@ -171,25 +192,25 @@ def read_systems(study: Study, effort: Effort, told: Callable[[str], None] = lam
     trained = {record.label: record for record in study.controls if record.result and record.score is not None}
     rows += [
         System(label, PAPER.get(label), record.result.score, _budget(study, record))
-        for label in (DCIGN, INFOGAN, UNTRAINED, VAE, BETA_VAE, VAE_CONV, BETA_VAE_CONV)
+        for label in (DCIGN, INFOGAN, UNTRAINED, VAE, BETA_VAE, BEST, VAE_CONV, BETA_VAE_CONV)
         if (record := trained.get(label)) is not None and record.result is not None
     ]
     best = study.best
     if best is not None and best.result is not None:
         budget = f"β {significant(best.beta)} of {len(study.trials)} trials; {_budget(study, best)}"
-        rows.append(System(BEST, None, best.result.score, budget))
+        rows.append(System(BEST_CONV, None, best.result.score, budget))
     return rows
 
 
 def learning_curves(study: Study) -> dict[str, list[tuple[int, float]]]:
     """For each trained β-VAE (images seen by a replica, score at L = `metric.pairs`) of every report."""
     found = {}
-    best = [(BEST, study.best)] if study.best else []
-    controls = [
-        (record.label, record) for record in study.controls if record.label in (VAE, BETA_VAE, VAE_CONV, BETA_VAE_CONV)
-    ]
-    for label, record in (*controls, *best):
-        if record is not None and record.intermediate:
+    curves = (VAE, BETA_VAE, BEST, VAE_CONV, BETA_VAE_CONV)
+    records = {record.label: record for record in study.controls if record.label in curves}
+    if study.best:
+        records[BEST_CONV] = study.best
+    for label, record in records.items():
+        if record.intermediate:
             _, training = study.configuration(record)
             found[label] = [(step * training.batch_size, score) for step, score in record.intermediate.items()]
     return found
@@ -198,6 +219,7 @@ def learning_curves(study: Study) -> dict[str, list[tuple[int, float]]]:
 def _budget(study: Study, record: TrialRecord) -> str:
     model, training = study.configuration(record)
     widths = "-".join(map(str, model.layer_widths))
+    beta = f"β {significant(record.beta)}, " if record.label == BEST else ""
     replicas = len(record.result.score.replica_scores) if record.result else 0
     seen = training.steps * training.batch_size
-    return f"{replicas} x {seen / 1e6:.2f} M images, {model.architecture} {widths}"
+    return f"{beta}{replicas} x {seen / 1e6:.2f} M images, {model.architecture} {widths}"

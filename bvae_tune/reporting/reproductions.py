@@ -13,7 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bvae_tune.experiments.linear_systems import LENGTHS
+from bvae_tune.experiments.linear_systems import LENGTHS, PCA, PCA_STANDARDISED, RAW
+from bvae_tune.experiments.model_table import UNTRAINED
 from bvae_tune.experiments.portraits import STEPS
 from bvae_tune.reporting.figures import DPI, FAINT, INK, SMALL, TEXT, TITLE
 from bvae_tune.wording import percent, percent_with_spread, significant
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bvae_tune.experiments.portraits import Portrait
     from bvae_tune.experiments.score_grid import Reconstructions, ScoreGrid
 
+WITHOUT_LUCK = (RAW, PCA, PCA_STANDARDISED, UNTRAINED)
 ORANGE = "#e67e22"  # of β = 1, as in the paper
 SHAPES = ("#d62728", "#2ca02c", "#1f77b4")  # square, ellipse, heart: red, green and blue, as in the paper
 
@@ -201,7 +203,9 @@ def systems_table(systems: Sequence[System]) -> RenderableType:
         f"in brackets: points above or below the paper; spread over replicas at L = {systems[0].score.pairs}; "
         f"information of the best latent in percent: {factors}"
     )
-    return Group(table, Text(notes, style="dim"))
+    lines = [_agreement(system) for system in systems if system.label in WITHOUT_LUCK]
+    heading = "L at which systems that need no luck in training have the paper's score:"
+    return Group(table, Text(notes, style="dim"), Text("\n".join([heading, *lines])))
 
 
 def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
@@ -237,6 +241,20 @@ def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tupl
         _plain(axes)
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
     return figure
+
+
+def _agreement(system: System) -> str:
+    assert system.paper is not None
+    assert system.agreement is not None
+    below, above = system.agreement
+    profile = {pairs: f"{pairs} ({percent(score)})" for pairs, score in system.score.profile.items()}
+    if below is None:
+        place = f"below {profile[min(profile)]}"
+    elif above is None:
+        place = f"above {profile[max(profile)]}"
+    else:
+        place = f"between {profile[below]} and {profile[above]}"
+    return f"  {system.label}, {percent(system.paper[0])}: {place}"
 
 
 def _with_difference(score: float, paper: tuple[float, float | None] | None) -> str:

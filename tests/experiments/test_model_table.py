@@ -24,6 +24,7 @@ from bvae_tune.experiments.linear_systems import (
 )
 from bvae_tune.experiments.model_table import (
     BEST,
+    BEST_CONV,
     BETA_VAE,
     BETA_VAE_CONV,
     PAPER,
@@ -47,7 +48,7 @@ def test_the_command_scores_every_system(reproduce: Reproduce, reproduce_here: R
     assert (outcome.returncode, outcome.stderr) == (0, "")
     path = tmp_path / "fig5-left-smoke"
     rows = parquet.read_table(path / "fig5_left.parquet").to_pylist()
-    assert {row["system"] for row in rows} == {*PAPER, VAE_CONV, BETA_VAE_CONV, BEST}
+    assert {row["system"] for row in rows} == {*PAPER, BEST, VAE_CONV, BETA_VAE_CONV, BEST_CONV}
     for row in rows:
         assert row["system"] in outcome.stdout
         if row["paper"] is not None:
@@ -67,21 +68,24 @@ def test_the_command_scores_every_system(reproduce: Reproduce, reproduce_here: R
     assert found[ICA_PAIRS].score == pytest.approx(sum(found[ICA_PAIRS].replica_scores) / 3)
 
     curves = learning_curves(study)
-    assert set(curves) == {VAE, BETA_VAE, VAE_CONV, BETA_VAE_CONV, BEST}
+    assert set(curves) == {VAE, BETA_VAE, BEST, VAE_CONV, BETA_VAE_CONV, BEST_CONV}
     assert [images for images, _ in curves[VAE]] == [20 * 64]
     assert [images for images, _ in curves[VAE_CONV]] == [20 * 16]
 
     before = (path / "linear.json").stat().st_mtime_ns
     again = reproduce_here("fig5-left", tmp_path, "--json")  # nothing is left to train or to fit
     assert (again.returncode, again.stderr) == (0, "")
-    assert len(json.loads(again.stdout)["systems"]) == len(PAPER) + 3
+    assert len(json.loads(again.stdout)["systems"]) == len(PAPER) + 4
     assert (path / "linear.json").stat().st_mtime_ns == before
-    assert len(Study.open(path).sessions) == 1
+    assert len(Study.open(path).sessions) == 2  # of the search, and of the fc network at the β that it found
+    (fc,) = (record for record in study.controls if record.label == BEST)
+    assert study.best is not None
+    assert fc.beta == study.best.beta
 
     kept = json.loads((path / "linear.json").read_text())
     (path / "linear.json").write_text(json.dumps({label: row for label, row in kept.items() if label != ICA_PAIRS}))
     told: list[str] = []
-    assert len(read_systems(study, effort, told.append)) == len(PAPER) + 3  # the row that is missing is made again
+    assert len(read_systems(study, effort, told.append)) == len(PAPER) + 4  # the row that is missing is made again
     assert json.loads((path / "linear.json").read_text()) == kept
     assert not any("raw pixels" in line for line in told)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from bvae_tune.experiments.linear_systems import RAW
+from bvae_tune.experiments.model_table import System
 from bvae_tune.experiments.score_grid import Reconstructions, ScoreGrid
-from bvae_tune.reporting.reproductions import score_grid_figure, score_grid_table
+from bvae_tune.reporting.reproductions import score_grid_figure, score_grid_table, systems_table
 from bvae_tune.search.records import TrialRecord
 
 MakeRecord = Callable[..., TrialRecord]
@@ -43,6 +46,29 @@ def test_the_figure_holds_every_cell_and_every_peak(grid: ScoreGrid, make_record
     assert triangles == [size / 4096 for size in SIZES]
     assert next(iter(strip.get_yticklabels())).get_text() == "images"
     assert strip.images[0].get_array().shape[1] == 5 * 16 + 4 * 3
+
+
+@pytest.mark.parametrize(
+    ("paper", "expected", "words"),
+    [
+        (0.5, (4, 16), "between 4 (40.0%) and 16 (60.0%)"),
+        (0.2, (None, 1), "below 1 (30.0%)"),
+        (0.95, (64, None), "above 64 (90.0%)"),
+    ],
+)
+def test_the_lengths_at_which_a_system_agrees_with_the_paper(
+    make_record: MakeRecord, paper: float, expected: tuple[int | None, int | None], words: str
+) -> None:
+    record = make_record(0)
+    assert record.result is not None
+    profile = {1: 0.3, 4: 0.4, 16: 0.6, 64: 0.9}
+    system = System(RAW, (paper, 0.01), dataclasses.replace(record.result.score, profile=profile), "")
+    assert system.agreement == expected
+    console = Console(width=200)
+    with console.capture() as told:
+        console.print(systems_table([system]))
+    assert f"{RAW}, {100 * paper:.1f}%: {words}" in told.get()
+    assert f"40.0% ({100 * (0.4 - paper):+.1f})" in told.get()
 
 
 def test_the_table_names_the_best_beta_of_each_size(grid: ScoreGrid) -> None:
