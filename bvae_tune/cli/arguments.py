@@ -25,7 +25,17 @@ Address = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Join the Ray cluster there (or `auto`); otherwise one is started."),
 ]
-Trial = Annotated[int | None, typer.Option(metavar="N", help="Which trial; the best one otherwise.")]
+Weights = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A study's folder, its name below --storage, `latest`, or a file of weights in a study's folder.",
+    ),
+]
+Trial = Annotated[
+    str | None,
+    typer.Option(metavar="N|LABEL", help="Which trial, or which baseline (as `untrained`); the best trial otherwise."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 STORAGE = Path("runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -9,22 +10,20 @@ from typing import Annotated
 
 import typer
 
-from bvae_tune.cli.arguments import STORAGE, Json, Run, Settings, Storage, Trial
+from bvae_tune.cli.arguments import STORAGE, Json, Run, Settings, Storage, Trial, Weights
 from bvae_tune.cli.printing import console, output_file, print_json
 from bvae_tune.errors import InputError
 
 
 def evaluate(
-    run: Run, trial: Trial = None, settings: Settings = None, storage: Storage = STORAGE, as_json: Json = False
+    run: Weights, trial: Trial = None, settings: Settings = None, storage: Storage = STORAGE, as_json: Json = False
 ) -> None:
     """Score kept weights again, with other settings of metric and labels (--set metric.pairs=16)."""
     from bvae_tune.search.kept import evaluate as score_again
-    from bvae_tune.search.runs import find_run, pick_trial
-    from bvae_tune.search.study import Study
+    from bvae_tune.search.runs import find_trial
 
-    study = Study.open(find_run(run, storage))
-    record = pick_trial(study, trial)
-    found = score_again(study, record, settings or [])
+    study, record, file = find_trial(run, trial, storage)
+    found = score_again(study, record, settings or [], file)
     if as_json:
         print_json(found.to_dict())
         return
@@ -34,9 +33,12 @@ def evaluate(
 
 
 def traverse(
-    run: Run,
+    run: Weights,
     trial: Trial = None,
     image: Annotated[int | None, typer.Option(metavar="N", help="Whose code; the first labelled image's.")] = None,
+    image_seed: Annotated[
+        int | None, typer.Option(metavar="SEED", min=0, help="Draw that image at random, with this seed.")
+    ] = None,
     latents: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only the N latents of the highest KL.")
     ] = None,
@@ -47,15 +49,17 @@ def traverse(
     from bvae_tune.reporting.figures import write_png
     from bvae_tune.reporting.sheets import traversals
     from bvae_tune.search.kept import traverse as decode
-    from bvae_tune.search.runs import find_run, pick_trial
-    from bvae_tune.search.study import Study
+    from bvae_tune.search.runs import find_trial
     from bvae_tune.wording import significant
 
-    study = Study.open(find_run(run, storage))
-    record = pick_trial(study, trial)
-    path = output_file(output or study.path / f"traversals-{record.number:05d}.png", "--output")
-    found = decode(study, record, image)
-    title = f"{study.name}, {record.label}: β {significant(record.beta)}, M {record.latent_size}, image {found.image}"
+    if image is not None and image_seed is not None:
+        raise InputError("--image and --image-seed: give one of them")
+    study, record, file = find_trial(run, trial, storage)
+    kind = "" if record.kind == "search" else f"{record.kind}-"
+    path = output_file(output or study.path / f"traversals-{kind}{record.number:05d}.png", "--output")
+    found = decode(study, record, image, image_seed=image_seed, file=file)
+    beta = "" if math.isnan(record.beta) else f"β {significant(record.beta)}, "
+    title = f"{study.name}, {record.label}: {beta}M {record.latent_size}, image {found.image}"
     figure = traversals(
         found.pixels, found.reconstruction, found.decoded, found.kl, found.values, title, found.meanings, latents
     )

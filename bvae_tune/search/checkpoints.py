@@ -18,6 +18,7 @@ from pyarrow import fs
 from bvae_tune.search.records import TrialResult
 from bvae_tune.search.storage import WEIGHTS
 from bvae_tune.training.checkpoint import CheckpointError, from_bytes, to_bytes
+from bvae_tune.training.state import parameters_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,11 @@ class Checkpoint:
     result: TrialResult
     final: bool
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters of the R replicas, name -> (R, ...) float32."""
+        return self.state if self.final else parameters_of(self.state)
+
 
 class CheckpointFolder:
     """A trial's checkpoints, reached through pyarrow so that the study may lie where all nodes see it.
@@ -48,7 +54,7 @@ class CheckpointFolder:
         self._path = f"{root.rstrip('/')}/{folder}"
 
     def save(self, state: Mapping[str, Tensor], result: TrialResult, final: bool) -> None:
-        """Write atomically, then drop what is no longer needed."""
+        """Write atomically, then drop what is no longer needed, drafts that a killed worker left among it."""
         metadata = {"result": json.dumps(result.to_dict()), "final": json.dumps(final)}
         name = WEIGHTS if final else f"step-{result.step:010d}{_SUFFIX}"
         self._fs.create_dir(self._path, recursive=True)
@@ -62,8 +68,11 @@ class CheckpointFolder:
                 self._fs.delete_file(draft)
             raise
         steps = self._steps()
-        for old in steps if final else steps[:-KEPT_WHILE_RUNNING]:
-            self._drop(old)
+        drafts = [other for other in self._names() if other.endswith(_DRAFT)]
+        for old in (*(steps if final else steps[:-KEPT_WHILE_RUNNING]), *drafts):
+            # A worker that a killed driver left behind may be faster.
+            with suppress(FileNotFoundError):
+                self._fs.delete_file(f"{self._path}/{old}")
 
     def latest(self) -> Checkpoint | None:
         """The newest whole checkpoint: the final one, else the one of most steps; damaged ones are passed over."""
@@ -84,15 +93,9 @@ class CheckpointFolder:
             raise CheckpointError(f"{path} holds no result ({error})") from error
 
     def _steps(self) -> list[str]:
-        """Names of the running trial's checkpoints, by step; drops drafts that a killed worker left."""
-        selector = fs.FileSelector(self._path, allow_not_found=True)
-        names = sorted(info.base_name for info in self._fs.get_file_info(selector))
-        for name in names:
-            if name.endswith(_DRAFT):
-                self._drop(name)
-        return [name for name in names if name.startswith("step-") and name.endswith(_SUFFIX)]
+        """Names of the running trial's checkpoints, by step."""
+        return [name for name in self._names() if name.startswith("step-") and name.endswith(_SUFFIX)]
 
-    def _drop(self, name: str) -> None:
-        # A worker that a killed driver left behind may be faster.
-        with suppress(FileNotFoundError):
-            self._fs.delete_file(f"{self._path}/{name}")
+    def _names(self) -> list[str]:
+        selector = fs.FileSelector(self._path, allow_not_found=True)
+        return sorted(info.base_name for info in self._fs.get_file_info(selector))

@@ -20,6 +20,7 @@ from bvae_tune.metrics.protocol import MISSING_INFORMATION, TrialScore
 from bvae_tune.models.codes import Codes, Trained
 from bvae_tune.models.networks import load_model
 from bvae_tune.randomness import generator
+from bvae_tune.search.checkpoints import Checkpoint
 from bvae_tune.search.task import check_fingerprints
 from bvae_tune.space import load_space
 from bvae_tune.wording import percent
@@ -55,13 +56,14 @@ class Traversal:
     meanings: tuple[str, ...]
 
 
-def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = ()) -> TrialScore:
+def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = (), file: str | None = None) -> TrialScore:
     """Score a trial's kept weights again, on the study's images.
 
     Args:
         study: theirs.
         record: the trial.
         settings: `key=value` for keys of metric and labels, `protocol.classifier_seeds` and `protocol.keep`.
+        file: of the trial's weights, if not the newest (see `Study.checkpoint`).
 
     Raises:
         InputError: the weights are not kept, images or labels have changed, a setting is wrong or is none of
@@ -75,12 +77,19 @@ def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = ()) ->
             )
     config = load_space(study.config, settings)
     store, labels = _open(study, config.labels)
-    codes = encode_labelled(_load(study, record, store), store, labels)
+    codes = encode_labelled(_load(study, record, store, study.checkpoint(record, file)), store, labels)
     return score(codes, labels, config.metric, config.protocol, config.search.seed)
 
 
 def traverse(
-    study: Study, record: TrialRecord, image: int | None = None, limit: float | None = None, steps: int = 9
+    study: Study,
+    record: TrialRecord,
+    image: int | None = None,
+    limit: float | None = None,
+    steps: int = 9,
+    *,
+    image_seed: int | None = None,
+    file: str | None = None,
 ) -> Traversal:
     """Latent traversals of a trial's best replica (Figs. 1 to 3 and 6: from -3 to 3; InfoGAN's codes from -1 to 1).
 
@@ -90,17 +99,22 @@ def traverse(
         image: whose code is traversed; the first labelled one if not given.
         limit: each latent goes from -limit to limit; the model's own (`ModelConfig.traversal_limit`) if not given.
         steps: so many values.
+        image_seed: draws the image from the whole dataset, in place of `image`.
+        file: of the trial's weights, if not the newest (see `Study.checkpoint`).
 
     Raises:
         InputError: the weights are not kept, images or labels have changed, or there is no such image.
     """
-    scored = _scored(record)
+    checkpoint = study.checkpoint(record, file)
+    scored = checkpoint.result.score
     replica = _best_replica(scored)
     store, labels = _open(study, study.config.labels)
+    if image_seed is not None:
+        image = int(generator(image_seed, "traversed image").integers(store.count))
     chosen = int(labels.indices[0]) if image is None else image
     if not 0 <= chosen < store.count:
         raise InputError(f"--image {image}: {store.name} has the images 0 to {store.count - 1}")
-    model = _load(study, record, store)
+    model = _load(study, record, store, checkpoint)
     if limit is None:
         limit = study.configuration(record)[0].traversal_limit
     known = encode_labelled(model, store, labels)
@@ -132,9 +146,10 @@ def reconstruct(
         InputError: the weights are not kept, or images or labels have changed.
     """
     store, labels = _open(study, study.config.labels)
-    model = _load(study, record, store)
+    checkpoint = study.checkpoint(record)
+    model = _load(study, record, store, checkpoint)
     pixels = store.gather(labels.indices[:count])
-    replica = _best_replica(_scored(record))
+    replica = _best_replica(checkpoint.result.score)
     decoded = model.decode(model.encode(pixels[None]).mean)[replica]
     shape = (-1, store.channels, store.height, store.width)
     return pixels.view(shape).numpy(), decoded.view(shape).numpy(force=True)
@@ -159,14 +174,9 @@ def activations(
     images = np.arange(store.count)
     if count is not None:
         images = generator(study.config.search.seed, "activations").permutation(store.count)[:count]
-    replica = _best_replica(_scored(record))
-    return mean_activations(_load(study, record, store), store, replica, groups, images)
-
-
-def _scored(record: TrialRecord) -> TrialScore:
-    if record.result is None:
-        raise InputError(f"{record.label}: it has not reported yet")
-    return record.result.score
+    checkpoint = study.checkpoint(record)
+    replica = _best_replica(checkpoint.result.score)
+    return mean_activations(_load(study, record, store, checkpoint), store, replica, groups, images)
 
 
 def _best_replica(score: TrialScore) -> int:
@@ -197,6 +207,6 @@ def _open(study: Study, config: LabelsConfig) -> tuple[ImageStore, WeakLabels]:
     return store, labels
 
 
-def _load(study: Study, record: TrialRecord, store: ImageStore) -> Trained:
+def _load(study: Study, record: TrialRecord, store: ImageStore, checkpoint: Checkpoint) -> Trained:
     model, _ = study.configuration(record)
-    return load_model(study.weights(record), model, store.channels, store.height, store.width)
+    return load_model(checkpoint.weights, model, store.channels, store.height, store.width)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bvae_tune.errors import InputError
-from bvae_tune.search.storage import LATEST, STUDY
+from bvae_tune.search.folder import trial_folder
+from bvae_tune.search.storage import LATEST, STUDY, WEIGHTS
 from bvae_tune.wording import command
 
 if TYPE_CHECKING:
@@ -44,19 +45,53 @@ def find_run(run: str, storage: Path) -> Path:
     raise InputError(f"{run}: there is no study of that name{hint} (in {storage}/: {', '.join(names[:_LISTED])}{more})")
 
 
-def pick_trial(study: Study, number: int | None) -> TrialRecord:
-    """The searched trial `number`, or the best one.
+def find_trial(run: str, trial: str | None, storage: Path) -> tuple[Study, TrialRecord, str | None]:
+    """A trial of a study, and the checkpoint of it that was asked for.
+
+    Args:
+        run: as for `find_run`, or one of the files in which a study keeps its trials' weights.
+        trial: the number of a searched trial, or the label of any ("untrained"); the best one if not given.
+        storage: the folder of studies.
+
+    Returns:
+        study, trial, and the file's name; None for the newest.
 
     Raises:
-        InputError: no such trial, or none has finished.
+        InputError: no such study, trial or file, or none has finished.
     """
-    trials = study.trials
-    if number is None:
+    from bvae_tune.search.study import Study
+
+    path = Path(run).expanduser().absolute()
+    if path.suffix != Path(WEIGHTS).suffix:
+        study = Study.open(find_run(run, storage))
+        return study, _pick_trial(study, trial), None
+    if not path.is_file():
+        raise InputError(f"{run}: there is no such file")
+    home = path.parents[2] if len(path.parents) > 2 else path.parent
+    place = path.parent.relative_to(home).as_posix()
+    if (home / STUDY).is_file():
+        study = Study.open(home)
+        for record in (*study.trials, *study.controls):
+            if trial_folder(record.kind, record.number) == place:
+                if trial is not None:
+                    raise InputError(f"--trial {trial}: leave it out; {run} is a checkpoint of {record.label}")
+                return study, record, path.name
+    raise InputError(
+        f"{run}: weights are read where a study has them, as runs/NAME/trials/00007/{WEIGHTS}, since the study says "
+        "of which model and images they are"
+    )
+
+
+def _pick_trial(study: Study, wanted: str | None) -> TrialRecord:
+    if wanted is None:
         best = study.best
         if best is None:
             raise InputError(f"{study.path}: no trial has finished yet; go on with: {command('resume', study.path)}")
         return best
-    if not 0 <= number < len(trials):
-        known = f"0 to {len(trials) - 1}" if trials else "none so far"
-        raise InputError(f"--trial {number}: {study.path} has no such trial (its trials: {known})")
-    return trials[number]
+    trials, controls = study.trials, study.controls
+    for record in (*trials, *controls):
+        if wanted == record.label or (record.kind == "search" and wanted == str(record.number)):
+            return record
+    known = f"0 to {len(trials) - 1}" if trials else "none so far"
+    labels = f"; besides them {', '.join(record.label for record in controls)}" if controls else ""
+    raise InputError(f"--trial {wanted}: {study.path} has no such trial (its trials: {known}{labels})")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import optuna
     from torch import Tensor
 
+    from bvae_tune.search.checkpoints import Checkpoint
+
 __all__ = ["Kind", "State", "Study", "TrialRecord", "TrialResult"]
 
 
@@ -138,17 +140,34 @@ class Study:
         """Parameters of a trial's R replicas, name -> (R, ...) float32.
 
         Raises:
-            InputError: they are not kept (only those of the `search.keep_models` best trials are).
+            InputError, RunError: as for `checkpoint`.
+        """
+        return self.checkpoint(record).weights
+
+    def checkpoint(self, record: TrialRecord, file: str | None = None) -> Checkpoint:
+        """Weights and last report of a trial: as it ended, or of its newest checkpoint where it has not ended.
+
+        Args:
+            record: the trial.
+            file: the name of one of its files, in place of these.
+
+        Raises:
+            InputError: there are none (only those of the `search.keep_models` best trials are kept).
+            RunError: the file is damaged.
         """
         from bvae_tune.search.checkpoints import CheckpointFolder  # torch
 
-        trial = folder.trial_folder(record.kind, record.number)
+        kept = CheckpointFolder(str(self.path), folder.trial_folder(record.kind, record.number))
         try:
-            return CheckpointFolder(str(self.path), trial).read(WEIGHTS).state
+            return kept.read(file or WEIGHTS)
         except FileNotFoundError:
+            newest = None if file else kept.latest()
+        if newest is None:
+            why = f"search.keep_models is {self.config.search.keep_models}"
             raise InputError(
-                f"{record.label}: its weights are not kept; search.keep_models is {self.config.search.keep_models}"
-            ) from None
+                f"{record.label}: its weights are not kept; {why if record.kind == 'search' else 'it is a control'}"
+            )
+        return newest
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per trial and control: what `results.parquet` and the trials table hold."""

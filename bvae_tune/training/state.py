@@ -23,6 +23,11 @@ def named(parameters: Mapping[str, Tensor], slots: Slots) -> dict[str, Tensor]:
     return tensors
 
 
+def parameters_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters, under their own names, of a state that `named` gave."""
+    return {name.removeprefix(_MODEL): values for name, values in state.items() if name.startswith(_MODEL)}
+
+
 def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous copies on the host."""
     return {
@@ -41,7 +46,7 @@ def take_over(tensors: Mapping[str, Tensor], specs: Mapping[str, ParameterSpec],
     Raises:
         InputError: the state belongs to another configuration or another number of replicas.
     """
-    check_parameters(specs, {name.removeprefix(_MODEL): state[name] for name in state if name.startswith(_MODEL)})
+    check_parameters(specs, parameters_of(state))
     if tensors.keys() != state.keys() or any(tensors[name].shape != state[name].shape for name in tensors):
         raise InputError("checkpoint: its optimiser or its number of replicas is not that of the configuration")
     for name, values in tensors.items():

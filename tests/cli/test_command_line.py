@@ -18,7 +18,7 @@ COMMAND_LINE = {
     "best RUN --storage --json",
     "trials RUN --storage --json --parquet",
     "evaluate RUN --trial --set --storage --json",
-    "traverse RUN --trial --image --latents --output --storage",
+    "traverse RUN --trial --image --image-seed --latents --output --storage",
     "tensorboard RUN --port --storage",
     "data build [shapes|PATH] --size --channels --pattern",
     "data info [shapes|PATH] --size --channels --pattern --sheet --json",

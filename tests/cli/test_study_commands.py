@@ -117,6 +117,13 @@ def test_traversals_are_drawn_of_the_best_trial(
     other = invoke("traverse", study, "--trial", 1 - best.number, "--latents", 1, "--output", tmp_path / "other.png")
     assert other.returncode == 0
     assert (tmp_path / "other.png").read_bytes().startswith(PNG)
+    weights = study / f"trials/{best.number:05d}/weights.safetensors"
+    assert invoke("traverse", weights, "--image-seed", 3).stdout == outcome.stdout
+    refused = invoke("traverse", weights, "--trial", "untrained")
+    assert (refused.returncode, f"a checkpoint of trial {best.number}" in refused.stderr) == (2, True)
+    shutil.copy(weights, tmp_path)
+    refused = invoke("traverse", tmp_path / weights.name)
+    assert (refused.returncode, "where a study has them" in refused.stderr) == (2, True)
 
 
 def test_what_was_not_kept_cannot_be_looked_at(copied: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from bvae_tune.errors import InputError
 from bvae_tune.evaluation import encode_labelled, score
 from bvae_tune.models.networks import Codes
 from bvae_tune.search import runner
+from bvae_tune.search.checkpoints import CheckpointFolder
 from bvae_tune.search.kept import _meanings, evaluate, traverse
 from bvae_tune.search.records import TrialRecord
+from bvae_tune.search.storage import WEIGHTS
 from bvae_tune.search.study import Study
 from bvae_tune.search.task import TrialTask
 from bvae_tune.search.trial_run import TrialData, TrialRun
@@ -130,6 +133,40 @@ def test_other_images_than_the_studys_are_refused(
     for ask in (evaluate, traverse):
         with pytest.raises(InputError, match="the images are not those"):
             ask(study, record)
+
+
+def test_a_checkpoint_of_a_trial_that_has_not_ended(trained: tuple[Study, TrialRecord, Bank]) -> None:
+    study, record, bank = trained
+    ended = study.checkpoint(record)
+    assert ended.final
+    kept = CheckpointFolder(str(study.path), "trials/00000")
+    (study.path / "trials/00000" / WEIGHTS).unlink()
+    kept.save(bank.state(), ended.result, final=False)
+    kept.save(bank.state(), dataclasses.replace(ended.result, step=301), final=False)
+    newest = study.checkpoint(record)
+    assert (newest.final, newest.result.step) == (False, 301)
+    assert newest.weights.keys() == bank.weights().keys()
+    for file in (None, "step-0000000300.safetensors"):
+        assert evaluate(study, record, file=file).to_dict() == ended.result.score.to_dict()
+        assert traverse(study, record, file=file).replica == traverse(study, record).replica
+
+
+def test_a_random_image_is_that_of_its_seed(trained: tuple[Study, TrialRecord, Bank]) -> None:
+    study, record, _ = trained
+    drawn = [traverse(study, record, image_seed=seed).image for seed in (0, 1, 2, 0)]
+    assert drawn[0] == drawn[3]
+    assert len(set(drawn)) > 1
+
+
+def test_weights_of_another_architecture_are_refused(trained: tuple[Study, TrialRecord, Bank]) -> None:
+    study, record, bank = trained
+    other = Bank(
+        dataclasses.replace(bank.model, widths=(5,)), bank.training, open_dataset(study.config.dataset), (1, 2)
+    )
+    assert record.result is not None
+    CheckpointFolder(str(study.path), "trials/00000").save(other.weights(), record.result, final=True)
+    with pytest.raises(InputError, match="the model configuration"):
+        traverse(study, record)
 
 
 def test_what_cannot_be_asked(trained: tuple[Study, TrialRecord, Bank]) -> None:
