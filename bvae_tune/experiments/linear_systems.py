@@ -18,8 +18,8 @@ import numpy.typing as npt
 from bvae_tune.data.image_store import ImageStore
 from bvae_tune.data.labels import WeakLabels
 from bvae_tune.data.sources import load_labels, open_dataset
-from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
+from bvae_tune.experiments.reproduction import check_shapes
 from bvae_tune.metrics.config import MetricConfig
 from bvae_tune.metrics.protocol import TrialScore, score_codes
 from bvae_tune.randomness import derive_seed, generator
@@ -89,7 +89,8 @@ def _fit_linear(
     config = study.config
     store = open_dataset(config.dataset)
     labels = load_labels(config.labels, store)
-    shapes = _shapes(store)
+    check_shapes(store)
+    shapes = store.columns[store.factor_names.index("shape")].astype(np.int64)
 
     def score(
         mean: npt.NDArray[Any], labelled: WeakLabels = labels, metric: MetricConfig = config.metric
@@ -141,15 +142,6 @@ def _fit_linear(
             labelled = WeakLabels(labels.names, labels.indices[mine], labels.factors[mine])
             scores.append(score(encode_labelled(model, store, labelled).mean.numpy(), labelled))
         yield ICA_PAIRS, _averaged(scores), f"three models, averaged (A.3); {_converged(models)}"
-
-
-def _shapes(store: ImageStore) -> npt.NDArray[np.int64]:
-    """(count,) which of three shapes every image shows."""
-    space = store.factor_space
-    if space is None or "shape" not in space.names or space.sizes[space.names.index("shape")] != 3:
-        known = ", ".join(store.factor_names) or "none"
-        raise InputError(f"{store.name}: this table takes images of three shapes, all combinations; factors: {known}")
-    return store.columns[space.names.index("shape")].astype(np.int64)
 
 
 def _chosen(store: ImageStore, images: int | None, seed: int) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bvae_tune.data.sources import open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
 from bvae_tune.experiments.linear_systems import (
@@ -25,7 +26,7 @@ from bvae_tune.experiments.linear_systems import (
     Effort,
     linear_scores,
 )
-from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, run_study, scaled
+from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, check_shapes, run_study, scaled
 from bvae_tune.metrics.protocol import TrialScore
 from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.study import Study
@@ -158,6 +159,7 @@ def run_model_table(
     """
 
     def prepare(study: Study) -> None:
+        check_shapes(open_dataset(study.config.dataset))
         for label, (space, changes) in TRAINED[scale].items():
             system = load_space(space, changes)
             add_model(study, "fig5 left", label, system.model, system.training)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from bvae_tune.data.sources import open_dataset
 from bvae_tune.errors import RunError
 from bvae_tune.experiments import Scale
-from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, run_study, scaled
+from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, check_shapes, run_study, scaled
 from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.study import Study
 from bvae_tune.space import load_space
@@ -96,6 +97,7 @@ def run_portraits(
     config = scaled(scale, SPACES, settings)
 
     def prepare(study: Study) -> None:
+        check_shapes(open_dataset(study.config.dataset))
         vae = dataclasses.replace(config.model, beta=1.0, beta_norm=None)
         add_model(study, "fig6", VAE, vae, config.training, keep=True)
         for label, (space, changes) in RIVALS[scale].items():

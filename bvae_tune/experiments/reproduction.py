@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
+from bvae_tune.models.config import FACTOR_LATENTS
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.runner import add_control, begin, drive
 from bvae_tune.search.storage import STUDY
@@ -17,6 +18,7 @@ from bvae_tune.space import StudyConfig, load_space
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bvae_tune.data.image_store import ImageStore
     from bvae_tune.models.config import ModelConfig
     from bvae_tune.training.config import TrainingConfig
 
@@ -88,6 +90,22 @@ def scaled(scale: Scale, spaces: dict[Scale, tuple[str, Sequence[str]]], setting
     """The packaged search space of a scale, with what the scale and the caller change in it."""
     space, changes = spaces[scale]
     return load_space(space, [*changes, *settings])
+
+
+def check_shapes(store: ImageStore) -> None:
+    """Refuse images that a figure of 2D shapes cannot be made of.
+
+    Raises:
+        InputError: they are not every combination of the five factors with three shapes; says what they are.
+    """
+    space = store.factor_space
+    if space is None or set(space.names) != set(FACTOR_LATENTS) or space.sizes[space.names.index("shape")] != 3:
+        found = ", ".join(store.factor_names) or "no known factor"
+        raise InputError(
+            f"{store.name}: this figure takes images of three shapes in every combination of "
+            f"{', '.join(FACTOR_LATENTS)}, as `dataset.source: shapes` has them; these show "
+            f"{found}{'' if space else ', not in every combination' if store.factor_names else ''}"
+        )
 
 
 def _different_keys(one: StudyConfig, other: StudyConfig) -> list[str]:
