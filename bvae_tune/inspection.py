@@ -73,7 +73,6 @@ class Activations:
 def mean_activations(
     encoder: Encoder,
     store: ImageStore,
-    replica: int,
     groups: Sequence[tuple[str, ...]],
     images: npt.NDArray[np.integer],
     batch: int = 1024,
@@ -81,9 +80,8 @@ def mean_activations(
     """Encode images and average their codes by some of their factors.
 
     Args:
-        encoder: R replicas.
+        encoder: of one replica.
         store: images that are the complete grid of their factors.
-        replica: the one that is looked at.
         groups: of factor names, as ("position_y", "position_x").
         images: (n,) which images of the store.
         batch: images encoded at a time.
@@ -100,9 +98,9 @@ def mean_activations(
         some = images[start : start + batch]
         with torch.inference_mode():
             codes = encoder.encode(store.gather(some, device=device)[None])
-        mean = codes.mean[replica].double().cpu().numpy()
+        mean = codes.mean[0].double().cpu().numpy()
         if codes.logvar is not None:
-            variances.append(codes.logvar[replica].double().exp().sum(0).cpu().numpy())
+            variances.append(codes.logvar[0].double().exp().sum(0).cpu().numpy())
         factors = store.factors(some)
         for number, (shape, at) in enumerate(zip(sizes, positions, strict=True)):
             cells, wanted = np.ravel_multi_index(tuple(factors[:, at].T), shape), math.prod(shape)

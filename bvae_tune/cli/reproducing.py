@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bvae_tune.cli.arguments import STORAGE, Address, Json, Settings, Storage
 from bvae_tune.cli.printing import console, print_json
+from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
 
 if TYPE_CHECKING:
@@ -39,23 +42,24 @@ def fig5_left(
 ) -> None:
     """Score of every system of the paper beside its own numbers: Fig. 5 left."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     from bvae_tune.experiments.linear_systems import EFFORT
     from bvae_tune.experiments.model_table import learning_curves, read_systems, run_model_table
     from bvae_tune.reporting.figures import write_png
     from bvae_tune.reporting.reproductions import systems_figure, systems_table
+    from bvae_tune.search.folder import write_table
 
     out = console()
     shown = None if as_json else out
     study = run_model_table(scale, storage, name, settings or (), address=address, console=shown)
-    systems = read_systems(study, EFFORT[scale], told=lambda what: None if as_json else out.print(what))
+    with _interruptible(study):
+        systems = read_systems(study, EFFORT[scale], told=lambda what: None if as_json else out.print(what))
     rows = [system.to_dict() for system in systems]
     path = study.path / "fig5_left.png"
     write_png(systems_figure(systems, learning_curves(study), f"Fig. 5 left ({study.name})"), path)
-    parquet.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))
+    write_table(path.with_suffix(".parquet"), pa.Table.from_pylist(rows))
     if as_json:
-        print_json({"systems": rows, "figure": str(path)})
+        print_json({"systems": rows, "failed": _failures(study), "figure": str(path)})
         return
     out.print(systems_table(systems))
     _tell_failures(out, study)
@@ -85,7 +89,7 @@ def fig5_right(
     )
     write_png(score_grid_figure(grid, *entangled_and_disentangled(study), title), path)
     if as_json:
-        print_json({**grid.to_dict(), "figure": str(path)})
+        print_json({**grid.to_dict(), "failed": _failures(study), "figure": str(path)})
         return
     out.print(score_grid_table(grid))
     _tell_failures(out, study)
@@ -116,10 +120,12 @@ def fig6(
 
     out = console()
     if run is None:
-        study = run_portraits(scale, storage, name, settings or (), address=address, console=out)
+        study = run_portraits(scale, storage, name, settings or (), image, address=address, console=out)
     else:
+        if name or settings or address:
+            raise InputError("--run draws a study as it is: leave out --name, --set and --address")
         study = Study.open(find_run(run, storage))
-    with out.status("encoding the images"):
+    with _interruptible(study), out.status("encoding the images"):
         portraits = read_portraits(study, image, IMAGES[scale])
     path = study.path / "fig6.png"
     write_png(portraits_figure(portraits, f"Fig. 6 on {study.facts['dataset']['name']} ({study.name})"), path)
@@ -128,7 +134,22 @@ def fig6(
 
 
 def _tell_failures(out: Console, study: Study) -> None:
-    """What is not in a figure, and why."""
-    for record in (*study.controls, *study.trials):
-        if record.state == "failed":
-            out.print(f"{record.label} failed and is not shown: {record.reason}", soft_wrap=True, markup=False)
+    for label, reason in _failures(study).items():
+        out.print(f"{label} failed and is not shown: {reason}", soft_wrap=True, markup=False)
+
+
+def _failures(study: Study) -> dict[str, str | None]:
+    """What is not in a figure, and why; a control that failed and was run again is."""
+    latest = {record.label: record for record in (*study.controls, *study.trials)}
+    return {label: record.reason for label, record in latest.items() if record.state == "failed"}
+
+
+@contextmanager
+def _interruptible(study: Study) -> Iterator[None]:
+    from bvae_tune.experiments.reproduction import SAME_COMMAND
+    from bvae_tune.search.runner import SearchInterrupted
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SearchInterrupted(study.path, SAME_COMMAND) from None

@@ -32,6 +32,12 @@ class FactorSpace:
         """Number of points of the grid."""
         return math.prod(self.sizes)
 
+    @property
+    def varying(self) -> FactorSpace:
+        """The same grid without the factors of one value: its points keep their numbers."""
+        kept = [(name, column) for name, column in zip(self.names, self.values, strict=True) if len(column) > 1]
+        return FactorSpace(tuple(name for name, _ in kept), tuple(column for _, column in kept))
+
     def factors(self, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """Point numbers (n,) -> value indices (n, K) int64. ValueError outside the grid."""
         return np.stack(np.unravel_index(indices, self.sizes), axis=-1).astype(np.int64)

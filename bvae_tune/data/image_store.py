@@ -112,6 +112,11 @@ class ImageStore:
         pixels = np.take(_bits_of_byte(), packed, axis=0)
         return pixels.reshape(*packed.shape[:-1], 8 * packed.shape[-1])[..., : self.dimensions]
 
+    @property
+    def varying_factors(self) -> tuple[str, ...]:
+        """Names of the known factors that have more than one value."""
+        return self._space.varying.names
+
     def factors(self, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """The (n, K) factor values, as indices from 0, of the images `indices` (n,); -1 where unknown."""
         return np.stack([column[indices] for column in self.columns], axis=-1).astype(np.int64)

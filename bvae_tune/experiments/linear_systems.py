@@ -104,7 +104,7 @@ def _fit_linear(
     if RAW not in done:
         told("scoring raw pixels")
         pixels = encode_labelled(RawPixels(), store, labels).mean.numpy()
-        metric = dataclasses.replace(config.metric, classifier=effort.raw_classifier, profile=LENGTHS)
+        metric = dataclasses.replace(config.metric, classifier=effort.raw_classifier, profile=(1, *LENGTHS))
         yield RAW, score(pixels, metric=metric), f"classifier: {effort.raw_classifier}"
     if {PCA, PCA_STANDARDISED, ICA, ICA_PAIRS} <= done:
         return
@@ -122,13 +122,14 @@ def _fit_linear(
     for label, components in fitted.items():
         if label not in done:
             which = "the nearer to" if label == nearest else "the farther from"
-            note = f"{percent(components.explained)} of the variance, {which} the paper's {percent(EXPLAINED)}"
+            note = f"{percent(components.explained)} of the variance, {which} the paper's {percent(EXPLAINED)}; "
+            note += f"{len(chosen):,} images"
             yield label, score(encode_labelled(components, store, labels).mean.numpy()), note
     seeds = [derive_seed(config.search.seed, "ICA", replica) for replica in range(config.protocol.replicas)]
     if ICA not in done:
         models = _ica(fitted[nearest], store, chosen, seeds, told)
         codes = np.concatenate([encode_labelled(model, store, labels).mean.numpy() for model in models])
-        yield ICA, score(codes), f"of {nearest}; {_converged(models)}"
+        yield ICA, score(codes), f"of {nearest}; {len(chosen):,} images; {_converged(models)}"
     if ICA_PAIRS not in done:
         scores, models = [], []
         for one, other in ((0, 1), (0, 2), (1, 2)):
@@ -178,6 +179,8 @@ def _converged(models: Sequence[IndependentComponents]) -> str:
 def _averaged(scores: Sequence[TrialScore]) -> TrialScore:
     """The mean of several models' scores, each on images of its own; the spread is over the models."""
     mean = statistics.fmean
+    # With few labels a factor may be usable among the images of some models only.
+    names = [name for name in scores[0].information if all(name in each.information for each in scores)]
     return dataclasses.replace(
         scores[0],
         score=mean(each.score for each in scores),
@@ -186,7 +189,7 @@ def _averaged(scores: Sequence[TrialScore]) -> TrialScore:
         seed_scores=tuple(each.seed_scores[0] for each in scores),
         profile={pairs: mean(each.profile[pairs] for each in scores) for pairs in scores[0].profile},
         mig=mean(each.mig for each in scores),
-        information={name: mean(each.information[name] for each in scores) for name in scores[0].information},
-        missing=tuple(name for name in scores[0].information if all(name in each.missing for each in scores)),
+        information={name: mean(each.information[name] for each in scores) for name in names},
+        missing=tuple(name for name in names if all(name in each.missing for each in scores)),
         converged=all(each.converged for each in scores),
     )

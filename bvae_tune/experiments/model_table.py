@@ -36,7 +36,7 @@ from bvae_tune.wording import significant
 if TYPE_CHECKING:
     from rich.console import Console
 
-UNTRAINED, VAE, BETA_VAE, BEST = "VAE untrained", "VAE", "β-VAE, β = 4", "β-VAE, best β"
+UNTRAINED, VAE, BETA_VAE, BEST = "VAE untrained", "VAE", "β-VAE, β = 4", "β-VAE, conv's best β"
 VAE_CONV, BETA_VAE_CONV, BEST_CONV = "VAE, conv", "β-VAE, β = 4, conv", "β-VAE, best β, conv"
 DCIGN, INFOGAN = "DC-IGN", "InfoGAN"
 # Fig. 5 left: mean and spread.
@@ -62,14 +62,12 @@ SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
     Scale.CPU: ("fig5_left", ()),
     Scale.PAPER: ("fig5_left_paper", ()),
 }
-# Of each trained system besides the searched one: a packaged search space, and what is changed in it.
+# Of each trained system besides the convolutional β-VAEs: a packaged search space, and what is changed in it.
 TRAINED: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
     Scale.SMOKE: {
         UNTRAINED: ("shapes_paper", (*_SMALL_FC, "model.beta=1", "training.steps=0")),
         VAE: ("shapes_paper", (*_SMALL_FC, "model.beta=1")),
         BETA_VAE: ("shapes_paper", (*_SMALL_FC, "model.beta=4")),
-        VAE_CONV: ("fig5_left", (*_FIXED, *FEW_STEPS, "model.beta=1")),
-        BETA_VAE_CONV: ("fig5_left", (*_FIXED, *FEW_STEPS, "model.beta=4")),
         DCIGN: ("dcign", ("model.widths=[4, 4, 4]", *FEW_STEPS)),
         INFOGAN: ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *FEW_STEPS)),
     },
@@ -77,8 +75,6 @@ TRAINED: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
         UNTRAINED: ("shapes_paper", (*_NARROW_FC, "model.beta=1", "training.steps=0")),
         VAE: ("shapes_paper", (*_NARROW_FC, "model.beta=1")),
         BETA_VAE: ("shapes_paper", (*_NARROW_FC, "model.beta=4")),
-        VAE_CONV: ("fig5_left", (*_FIXED, "model.beta=1")),
-        BETA_VAE_CONV: ("fig5_left", (*_FIXED, "model.beta=4")),
         DCIGN: ("dcign", ()),
         INFOGAN: ("infogan", ()),
     },
@@ -86,8 +82,6 @@ TRAINED: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
         UNTRAINED: ("shapes_paper", (*_FIXED, "model.beta=1", "training.steps=0")),
         VAE: ("shapes_paper", (*_FIXED, "model.beta=1")),
         BETA_VAE: ("shapes_paper", (*_FIXED, "model.beta=4")),
-        VAE_CONV: ("fig5_left_paper", (*_FIXED, "model.beta=1")),
-        BETA_VAE_CONV: ("fig5_left_paper", (*_FIXED, "model.beta=4")),
         DCIGN: ("dcign_paper", ()),
         INFOGAN: ("infogan_paper", ()),
     },
@@ -130,7 +124,9 @@ class System:
         for pairs in LENGTHS:
             row[f"score_at_{pairs}"] = self.score.profile[pairs]
             row[f"difference_at_{pairs}"] = None if paper is None else self.score.profile[pairs] - paper
+        row["paper_spread"] = self.paper[1] if self.paper else None
         row |= {"spread": self.score.spread, "pairs": self.score.pairs, "mig": self.score.mig}
+        row["replica_scores"] = list(self.score.replica_scores)
         row |= {"classifier": self.score.classifier, "converged": self.score.converged}
         return row | {f"information_{name}": share for name, share in self.score.information.items()}
 
@@ -150,8 +146,8 @@ def run_model_table(
         scale: of the packaged search spaces.
         storage: the folder of studies.
         name: of the study, in place of the usual one.
-        settings: `key=value` on top of the search space of the searched β-VAE; what they say of labels, metric and
-            protocol holds for every system.
+        settings: `key=value` on top of the search space of the convolutional β-VAEs; what they say of labels, metric
+            and protocol holds for every system.
         address, console: as for `bvae_tune.search`.
 
     Raises:
@@ -163,6 +159,9 @@ def run_model_table(
         for label, (space, changes) in TRAINED[scale].items():
             system = load_space(space, changes)
             add_model(study, "fig5 left", label, system.model, system.training)
+        for label, beta in ((VAE_CONV, 1.0), (BETA_VAE_CONV, 4.0)):
+            model = dataclasses.replace(config.model, beta=beta, beta_norm=None)
+            add_model(study, "fig5 left", label, model, config.training)
         if study.finished and study.best is not None:
             space, changes = TRAINED[scale][VAE]
             vae = load_space(space, changes)
@@ -205,10 +204,9 @@ def read_systems(study: Study, effort: Effort, told: Callable[[str], None] = lam
 
 
 def learning_curves(study: Study) -> dict[str, list[tuple[int, float]]]:
-    """For each trained β-VAE (images seen by a replica, score at L = `metric.pairs`) of every report."""
+    """For each trained system (images seen by a replica, score at L = `metric.pairs`) of every report."""
     found = {}
-    curves = (VAE, BETA_VAE, BEST, VAE_CONV, BETA_VAE_CONV)
-    records = {record.label: record for record in study.controls if record.label in curves}
+    records = {record.label: record for record in study.controls if record.label != UNTRAINED}
     if study.best:
         records[BEST_CONV] = study.best
     for label, record in records.items():
@@ -222,6 +220,14 @@ def _budget(study: Study, record: TrialRecord) -> str:
     model, training = study.configuration(record)
     widths = "-".join(map(str, model.layer_widths))
     beta = f"β {significant(record.beta)}, " if record.label == BEST else ""
-    replicas = len(record.result.score.replica_scores) if record.result else 0
+    result = record.result
+    assert result is not None
     seen = training.steps * training.batch_size
-    return f"{beta}{replicas} x {seen / 1e6:.2f} M images, {model.architecture} {widths}"
+    losses = "".join(f"; {name} {_span(values)}" for name, values in result.further_losses.items())
+    trained = f"{len(result.score.replica_scores)} x {seen / 1e6:.2f} M images"
+    return f"{beta}{trained}, {model.architecture} {widths}{losses}"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = significant(min(values)), significant(max(values))
+    return low if low == high else f"{low} to {high}"

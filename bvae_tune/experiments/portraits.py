@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 VAE, DCIGN, INFOGAN = "VAE (β = 1)", "DC-IGN", "InfoGAN"
+_RIVALS: Final = {"dcign": DCIGN, "infogan": INFOGAN}
 SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
     Scale.SMOKE: ("fig6", SMOKE),
     Scale.CPU: ("fig6", ()),
@@ -52,7 +53,7 @@ class Portrait:
 
     Attributes:
         label: of the model.
-        record: the trial.
+        record: the trial, whose best replica is shown.
         latents: (M,) their numbers: by posterior variance, the most certain first, as they come for DC-IGN and InfoGAN.
         variance: (M,) of their posteriors, mean over images; None where the model has none.
         position: (M, 32, 32) mean code by position, rows position_y.
@@ -78,6 +79,7 @@ def run_portraits(
     storage: str | Path,
     name: str | None = None,
     settings: Sequence[str] = (),
+    image: int | None = None,
     *,
     address: str | None = None,
     console: Console | None = None,
@@ -89,6 +91,7 @@ def run_portraits(
         storage: the folder of studies.
         name: of the study, in place of the usual one.
         settings: `key=value` on top of the search space of the β-VAE and the VAE.
+        image: that will be drawn.
         address, console: as for `bvae_tune.search`.
 
     Raises:
@@ -97,7 +100,12 @@ def run_portraits(
     config = scaled(scale, SPACES, settings)
 
     def prepare(study: Study) -> None:
-        check_shapes(open_dataset(study.config.dataset))
+        store = open_dataset(study.config.dataset)
+        check_shapes(store)
+        if image is not None:
+            from bvae_tune.search.kept import check_image  # torch
+
+            check_image(store, image)
         vae = dataclasses.replace(config.model, beta=1.0, beta_norm=None)
         add_model(study, "fig6", VAE, vae, config.training, keep=True)
         for label, (space, changes) in RIVALS[scale].items():
@@ -137,7 +145,9 @@ def _portrait(study: Study, record: TrialRecord, image: int | None, images: int 
         order = np.argsort(found.variance)
     position, scale, rotation = (means[order] for means in found.means)
     return Portrait(
-        label=f"β-VAE (β = {significant(record.beta)})" if record.kind == "search" else record.label,
+        label=_RIVALS.get(model.architecture, f"β-VAE (β = {significant(record.beta)})")
+        if record.kind == "search"
+        else record.label,
         record=record,
         latents=tuple(order.tolist()),
         variance=None if found.variance is None else tuple(found.variance[order].tolist()),

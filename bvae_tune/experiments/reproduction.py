@@ -10,7 +10,7 @@ from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
 from bvae_tune.models.config import FACTOR_LATENTS
 from bvae_tune.randomness import derive_seed
-from bvae_tune.search.runner import add_control, begin, drive
+from bvae_tune.search.runner import SearchInterrupted, add_control, begin, drive, with_absolute_paths
 from bvae_tune.search.storage import STUDY
 from bvae_tune.search.study import Study
 from bvae_tune.space import StudyConfig, load_space
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bvae_tune.models.config import ModelConfig
     from bvae_tune.training.config import TrainingConfig
 
+SAME_COMMAND: Final = "the same command again"
 # Of the smoke scale: what a training and what an evaluation is cut down to.
 FEW_STEPS: Final = ("training.steps=20", "training.report_every=20")
 SMOKE: Final = (
@@ -56,21 +57,26 @@ def run_study(
         RunError, SearchInterrupted: as for `search`.
     """
     path = Path(storage).expanduser() / name
-    if not (path / STUDY).is_file():
-        return begin(config, name, storage, prepare, address=address, console=console)
-    study = Study.open(path)
-    different = _different_keys(study.config, config)
-    if different:
-        raise InputError(
-            f"{path}: a study with other settings ({', '.join(different)}); give another --name, or move it away"
-        )
-    return drive(study.path, prepare, address=address, console=console)
+    try:
+        if not (path / STUDY).is_file():
+            return begin(config, name, storage, prepare, address=address, console=console)
+        study = Study.open(path)
+        different = _different_keys(study.config, with_absolute_paths(config))
+        if different:
+            raise InputError(
+                f"{path}: a study with other settings ({', '.join(different)}); give another --name, or move it away"
+            )
+        return drive(study.path, prepare, address=address, console=console)
+    except SearchInterrupted as interrupted:
+        raise SearchInterrupted(interrupted.path, SAME_COMMAND) from None
 
 
 def add_model(
     study: Study, figure: str, label: str, model: ModelConfig, training: TrainingConfig, *, keep: bool = False
 ) -> None:
-    """Add a model of a figure to its study's controls where it is not yet, seeded by figure, label and replica.
+    """Add a model of a figure to its study's controls where it is not yet, or has failed.
+
+    Its replicas are seeded by figure, label and replica.
 
     Args:
         study: opened by its driver.
@@ -79,7 +85,7 @@ def add_model(
         model, training: what it is.
         keep: whether its weights stay.
     """
-    if label in {record.label for record in study.controls}:
+    if any(record.label == label and record.state != "failed" for record in study.controls):
         return
     seed, replicas = study.config.search.seed, study.config.protocol.replicas
     seeds = [derive_seed(seed, f"{figure} {label}", replica) for replica in range(replicas)]
@@ -98,13 +104,13 @@ def check_shapes(store: ImageStore) -> None:
     Raises:
         InputError: they are not every combination of the five factors with three shapes; says what they are.
     """
-    space = store.factor_space
-    if space is None or set(space.names) != set(FACTOR_LATENTS) or space.sizes[space.names.index("shape")] != 3:
-        found = ", ".join(store.factor_names) or "no known factor"
+    names, space = store.varying_factors, store.factor_space
+    if space is None or set(names) != set(FACTOR_LATENTS) or space.sizes[space.names.index("shape")] != 3:
+        incomplete = "" if space or not names else ", not in every combination"
         raise InputError(
             f"{store.name}: this figure takes images of three shapes in every combination of "
             f"{', '.join(FACTOR_LATENTS)}, as `dataset.source: shapes` has them; these show "
-            f"{found}{'' if space else ', not in every combination' if store.factor_names else ''}"
+            f"{', '.join(names) or 'no known factor'}{incomplete}"
         )
 
 

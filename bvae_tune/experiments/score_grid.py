@@ -1,7 +1,10 @@
 """Fig. 5 right: the score over a grid of β_norm and M.
 
-Each cell is a trial of a grid search, its replicas one bank. The paper's claims: for a given M the score is an inverted
-U in β_norm, its peak moves to higher β_norm as M grows, and good reconstructions go with entangled codes.
+Each cell is a trial of a grid search, and its replicas are one bank (not all β of an M): so every cell has a record, a
+checkpoint and a core of its own, and ten replicas fill a GPU as ten β would.
+
+The paper's claims: for a given M the score is an inverted U in β_norm, its peak moves to higher β_norm as M grows, and
+good reconstructions go with entangled codes.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from bvae_tune.errors import RunError
+from bvae_tune.errors import InputError, RunError
 from bvae_tune.experiments import Scale
 from bvae_tune.experiments.reproduction import SMOKE, run_study, scaled
 from bvae_tune.search.records import TrialRecord
@@ -140,6 +143,16 @@ def run_score_grid(
         InputError, RunError, SearchInterrupted: as for `run_study`.
     """
     config = scaled(scale, SPACES, settings)
+    searched = set(config.space)
+    if config.search.sampler != "grid" or searched != {"model.beta_norm", "model.latent_size"}:
+        raise InputError(
+            f"space: {', '.join(sorted(searched)) or 'nothing'}; this figure is a grid of beta_norm and latent_size"
+        )
+    if config.search.keep_models < config.search.trials:
+        raise InputError(
+            f"search.keep_models: {config.search.keep_models}; this figure draws images by any of the "
+            f"{config.search.trials} cells, so keep as many"
+        )
     name = name or f"fig5-right-{scale}"
     return run_study(config, name, storage, add_baselines, address=address, console=console)
 
@@ -175,7 +188,7 @@ def read_score_grid(study: Study) -> ScoreGrid:
 
 
 def entangled_and_disentangled(study: Study) -> tuple[Reconstructions, Reconstructions]:
-    """Reconstructions by the best trial, after those by the trial of its M with the lowest β_norm.
+    """Reconstructions by the best trial, after those by the lowest of its M, one of a lower β_norm where there is any.
 
     Raises:
         RunError: no trial has finished.
@@ -186,7 +199,9 @@ def entangled_and_disentangled(study: Study) -> tuple[Reconstructions, Reconstru
     best = study.best
     finished = _finished(study)
     assert best is not None
-    lowest = min((record for record in finished if record.latent_size == best.latent_size), key=_beta_norm)
+    others = [record for record in finished if record.latent_size == best.latent_size and record != best] or [best]
+    below = [record for record in others if _beta_norm(record) < _beta_norm(best)]
+    lowest = min(below or others, key=lambda record: record.score or 0.0)
     entangled, disentangled = (Reconstructions(record, *reconstruct(study, record, SHOWN)) for record in (lowest, best))
     return entangled, disentangled
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from bvae_tune.experiments.portraits import Portrait
     from bvae_tune.experiments.score_grid import Reconstructions, ScoreGrid
 
+_HEADINGS = ("system", "paper", *(f"L = {pairs}" for pairs in LENGTHS), "replicas", "MIG", "information", "budget")
+_UNCONVERGED = "*"
 WITHOUT_LUCK = (RAW, PCA, PCA_STANDARDISED, UNTRAINED)
 ORANGE = "#e67e22"  # of β = 1, as in the paper
 SHAPES = ("#d62728", "#2ca02c", "#1f77b4")  # square, ellipse, heart: red, green and blue, as in the paper
@@ -59,7 +61,7 @@ def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled:
 
     Args:
         grid: what was found. A triangle at the foot marks β = 1 for each M.
-        entangled, disentangled: the same images by a trial of low β_norm and by the best one.
+        entangled, disentangled: the same images by a trial of a low score and by the best one.
         title: over the figure.
     """
     figure = Figure(figsize=(10.0, 7.6), dpi=DPI, layout="constrained")
@@ -145,10 +147,12 @@ def portraits_figure(portraits: Sequence[Portrait], title: str) -> Figure:
                 below = STEPS - step
                 images.imshow(shown, extent=(*across, below - 0.97, below - 0.03), aspect="auto")
         _portrait_axes(portrait, place, by_scale, by_rotation, images, limit, widest)
-        score = portrait.record.result.score if portrait.record.result else None
         words = f"{letter}: {portrait.label}"
-        if score is not None:
-            words += f", score {percent(score.score)} (L = {score.pairs})"
+        if portrait.record.result is not None:
+            score = portrait.record.result.score
+            replicas = len(score.replica_scores)
+            which = f", best of {replicas} replicas" if replicas > 1 else ""
+            words += f"{which}, score {percent(max(score.replica_scores))} (L = {score.pairs})"
         block.suptitle(words, x=0.02, ha="left", fontsize=TEXT, color=INK)
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
     return figure
@@ -175,49 +179,43 @@ def _portrait_axes(
     if portrait.variance is not None:
         names = [f"{name}\n{variance:.2f}" for name, variance in zip(names, portrait.variance, strict=True)]
         images.set_xlabel("latent and the variance of its posterior", fontsize=SMALL, color=INK)
+    else:
+        images.set_xlabel("code; images are drawn with the noise variables at 0", fontsize=SMALL, color=INK)
     images.set_xticks([column + 0.5 for column in range(len(names))], names)
 
 
 def systems_table(systems: Sequence[System]) -> RenderableType:
     """A row per system: the paper's score, ours at each L with the difference, MIG, information per factor, budget."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("system", no_wrap=True)
-    for heading in ("paper", *(f"L = {pairs}" for pairs in LENGTHS), "spread", "MIG"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("information", overflow="fold")
-    table.add_column("of", overflow="fold")
+    for number, heading in enumerate(_HEADINGS):
+        folded = heading in ("information", "budget")
+        justify: Literal["left", "right"] = "left" if folded or not number else "right"
+        table.add_column(heading, justify=justify, no_wrap=not folded, overflow="fold")
     for system in systems:
-        score = system.score
-        known = " ".join(f"{100 * share:.0f}" for share in score.information.values())
-        table.add_row(
-            system.label,
-            percent_with_spread(*system.paper) if system.paper else "–",
-            *(_with_difference(score.profile[pairs], system.paper) for pairs in LENGTHS),
-            f"{100 * score.spread:.1f}",
-            percent(score.mig),
-            known,
-            system.budget,
-        )
-    factors = ", ".join(systems[0].score.information) if systems else ""
+        table.add_row(*_cells(system))
     notes = (
-        f"in brackets: points above or below the paper; spread over replicas at L = {systems[0].score.pairs}; "
-        f"information of the best latent in percent: {factors}"
+        f"in brackets: points above or below the paper; range of the replicas at L = {systems[0].score.pairs}; "
+        f"information of the best latent in percent: {', '.join(systems[0].score.information)}"
     )
+    if not all(system.score.converged for system in systems):
+        notes += f"; {_UNCONVERGED} a fit of the classifier did not end by its own rule"
     lines = [_agreement(system) for system in systems if system.label in WITHOUT_LUCK]
     heading = "L at which systems that need no luck in training have the paper's score:"
     return Group(table, Text(notes, style="dim"), Text("\n".join([heading, *lines])))
 
 
 def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
-    """Fig. 5 left as a picture: ours at each L beside the paper's, and how the β-VAEs' scores went while they trained.
+    """Fig. 5 left as a picture: ours at each L beside the paper's, how scores went in training, and all as a table.
 
     Args:
         systems: the rows.
         curves: label -> (images seen by a replica, score) of every report.
         title: over the figure.
     """
-    figure = Figure(figsize=(11.5, 1.4 + 0.36 * len(systems)), dpi=DPI, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    figure = Figure(figsize=(12.5, 1.6 + 0.64 * len(systems)), dpi=DPI, layout="constrained")
+    plots, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.3, 1)).ravel()
+    left, right = plots.subplots(1, 2, width_ratios=(1.5, 1))
+    _draw_table(below.subplots(), systems)
     colours = mpl.colormaps["viridis"](np.linspace(0.15, 0.85, len(LENGTHS)))
     places = np.arange(len(systems))[::-1]
     for pairs, colour in zip(LENGTHS, colours, strict=True):
@@ -243,6 +241,21 @@ def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tupl
     return figure
 
 
+def _cells(system: System) -> list[str]:
+    """A row of the table, in the order of `_HEADINGS`."""
+    score = system.score
+    replicas = [f"{100 * value:.0f}" for value in (min(score.replica_scores), max(score.replica_scores))]
+    return [
+        system.label + ("" if score.converged else _UNCONVERGED),
+        percent_with_spread(*system.paper) if system.paper else "–",
+        *(_with_difference(score.profile[pairs], system.paper) for pairs in LENGTHS),
+        " to ".join(replicas) if len(score.replica_scores) > 1 else "–",
+        percent(score.mig),
+        " ".join(f"{100 * share:.0f}" for share in score.information.values()),
+        system.budget,
+    ]
+
+
 def _agreement(system: System) -> str:
     assert system.paper is not None
     assert system.agreement is not None
@@ -259,6 +272,20 @@ def _agreement(system: System) -> str:
 
 def _with_difference(score: float, paper: tuple[float, float | None] | None) -> str:
     return percent(score) if paper is None else f"{percent(score)} ({100 * (score - paper[0]):+.1f})"
+
+
+def _draw_table(axes: Axes, systems: Sequence[System]) -> None:
+    axes.set_axis_off()
+    cells = [_cells(system) for system in systems]
+    table = axes.table(cells, colLabels=_HEADINGS, cellLoc="right", loc="center", edges="horizontal")
+    table.auto_set_font_size(False)
+    table.set_fontsize(SMALL)
+    table.auto_set_column_width(list(range(len(_HEADINGS))))
+    for (_, column), cell in table.get_celld().items():
+        cell.set_edgecolor("#e6e6e6")
+        cell.get_text().set_color(INK)
+        if column in (0, len(_HEADINGS) - 1):
+            cell.get_text().set_horizontalalignment("left")
 
 
 def _plain(axes: Axes) -> None:
@@ -280,7 +307,7 @@ def _strip(axes: Axes, entangled: Reconstructions, disentangled: Reconstructions
             sheet[y : y + height, x : x + width] = np.broadcast_to(np.moveaxis(picture, 0, -1), (height, width, 3))
     axes.imshow(sheet, interpolation="nearest")
     axes.set_yticks([row * (height + gap) + height / 2 for row in range(3)])
-    axes.set_yticklabels(["images", _words("lowest β_norm", entangled), _words("best", disentangled)])
+    axes.set_yticklabels(["images", _words("entangled", entangled), _words("disentangled", disentangled)])
     axes.set_xticks([])
     axes.tick_params(labelsize=SMALL, labelcolor=INK, length=0)
     for side in axes.spines.values():
@@ -290,10 +317,12 @@ def _strip(axes: Axes, entangled: Reconstructions, disentangled: Reconstructions
 def _words(what: str, shown: Reconstructions) -> str:
     record = shown.record
     assert record.result is not None
-    nats = significant(float(np.mean(record.result.reconstruction)))
+    scores = record.result.score.replica_scores
+    shown_replica = int(np.argmax(scores))
+    nats = significant(record.result.reconstruction[shown_replica])
     return (
         f"{what}: β_norm {significant(record.beta_norm)}\nβ {significant(record.beta)}, M {record.latent_size}\n"
-        f"score {percent(record.score)}\nreconstruction {nats} nats"
+        f"best replica: score {percent(scores[shown_replica])}\nreconstruction {nats} nats"
     )
 
 

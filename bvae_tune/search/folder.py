@@ -15,6 +15,7 @@ Optuna's journal is a local file, so the folder lies on a disk of the driver, wh
 from __future__ import annotations
 
 import getpass
+import io
 import itertools
 import json
 import os
@@ -30,6 +31,8 @@ from typing import Any
 
 import filelock
 import psutil
+import pyarrow as pa
+from pyarrow import parquet
 
 from bvae_tune.errors import NO_SPACE, InputError
 from bvae_tune.search.journal import create_record
@@ -215,6 +218,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet, atomically."""
+    # Not straight to the path: where that fails, pyarrow deletes what stood there before.
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def size_bytes(path: Path) -> int:

@@ -112,26 +112,31 @@ def traverse(
     if image_seed is not None:
         image = int(generator(image_seed, "traversed image").integers(store.count))
     chosen = int(labels.indices[0]) if image is None else image
-    if not 0 <= chosen < store.count:
-        raise InputError(f"--image {image}: {store.name} has the images 0 to {store.count - 1}")
-    model = _load(study, record, store, checkpoint)
+    check_image(store, chosen)
+    model = _load(study, record, store, checkpoint, replica)
     if limit is None:
         limit = study.configuration(record)[0].traversal_limit
     known = encode_labelled(model, store, labels)
     pixels = store.gather(np.array([chosen]))
-    code = model.encode(pixels[None]).mean  # (R, 1, M)
+    code = model.encode(pixels[None]).mean  # (1, 1, M)
     shape = (store.channels, store.height, store.width)
-    decoded = traversals(model, code, range(code.shape[-1]), limit, steps)[replica, 0]
+    decoded = traversals(model, code, range(code.shape[-1]), limit, steps)[0, 0]
     return Traversal(
         replica=replica,
         image=chosen,
         pixels=pixels[0].reshape(shape).numpy(),
-        reconstruction=model.decode(code)[replica, 0].reshape(shape).numpy(),
+        reconstruction=model.decode(code)[0, 0].reshape(shape).numpy(),
         decoded=decoded.reshape(-1, steps, *shape),
-        kl=None if known.logvar is None else tuple(kl_per_latent(known)[replica].tolist()),
+        kl=None if known.logvar is None else tuple(kl_per_latent(known)[0].tolist()),
         values=tuple(np.linspace(-limit, limit, steps).tolist()),
-        meanings=_meanings(known, replica, labels, tuple(scored.information)),
+        meanings=_meanings(known, labels, tuple(scored.information)),
     )
+
+
+def check_image(store: ImageStore, image: int) -> None:
+    """Raises InputError where there is no such image."""
+    if not 0 <= image < store.count:
+        raise InputError(f"--image {image}: {store.name} has the images 0 to {store.count - 1}")
 
 
 def reconstruct(
@@ -147,10 +152,9 @@ def reconstruct(
     """
     store, labels = _open(study, study.config.labels)
     checkpoint = study.checkpoint(record)
-    model = _load(study, record, store, checkpoint)
+    model = _load(study, record, store, checkpoint, _best_replica(checkpoint.result.score))
     pixels = store.gather(labels.indices[:count])
-    replica = _best_replica(checkpoint.result.score)
-    decoded = model.decode(model.encode(pixels[None]).mean)[replica]
+    decoded = model.decode(model.encode(pixels[None]).mean)[0]
     shape = (-1, store.channels, store.height, store.width)
     return pixels.view(shape).numpy(), decoded.view(shape).numpy(force=True)
 
@@ -175,19 +179,19 @@ def activations(
     if count is not None:
         images = generator(study.config.search.seed, "activations").permutation(store.count)[:count]
     checkpoint = study.checkpoint(record)
-    replica = _best_replica(checkpoint.result.score)
-    return mean_activations(_load(study, record, store, checkpoint), store, replica, groups, images)
+    model = _load(study, record, store, checkpoint, _best_replica(checkpoint.result.score))
+    return mean_activations(model, store, groups, images)
 
 
 def _best_replica(score: TrialScore) -> int:
     return int(np.argmax(score.replica_scores))
 
 
-def _meanings(codes: Codes, replica: int, labels: WeakLabels, usable: tuple[str, ...]) -> tuple[str, ...]:
-    """What each latent of the replica knows most of, among the usable factors; a switched-off one knows nothing."""
+def _meanings(codes: Codes, labels: WeakLabels, usable: tuple[str, ...]) -> tuple[str, ...]:
+    """What each latent of one replica knows most of, among the usable factors; a switched-off one knows nothing."""
     factors = labels.factors[:, [labels.names.index(name) for name in usable]]
-    mean = codes.mean[replica, None].numpy()
-    logvar = None if codes.logvar is None else codes.logvar[replica, None].numpy()
+    mean = codes.mean.numpy()
+    logvar = None if codes.logvar is None else codes.logvar.numpy()
     found = []
     for latent in range(mean.shape[2]):
         alone = np.s_[:, :, latent : latent + 1]
@@ -207,6 +211,11 @@ def _open(study: Study, config: LabelsConfig) -> tuple[ImageStore, WeakLabels]:
     return store, labels
 
 
-def _load(study: Study, record: TrialRecord, store: ImageStore, checkpoint: Checkpoint) -> Trained:
+def _load(
+    study: Study, record: TrialRecord, store: ImageStore, checkpoint: Checkpoint, replica: int | None = None
+) -> Trained:
+    """All replicas of a trial, or one."""
     model, _ = study.configuration(record)
-    return load_model(checkpoint.weights, model, store.channels, store.height, store.width)
+    kept = slice(None) if replica is None else slice(replica, replica + 1)
+    weights = {name: values[kept] for name, values in checkpoint.weights.items()}
+    return load_model(weights, model, store.channels, store.height, store.width)

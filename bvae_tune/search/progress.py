@@ -154,7 +154,8 @@ class Progress:
     # Time left. Work is counted in training steps; a pruned or failed trial counts as done, so that pruning shows.
 
     def _steps_of(self, record: TrialRecord) -> int:
-        return 0 if record.label == "untrained" else int(record.parameters.get("training.steps", self._steps or 0))
+        searched = record.parameters.get("training.steps", self._steps or 0)
+        return int(searched) if record.steps is None else record.steps
 
     def _work_of(self, record: TrialRecord) -> int:
         steps = self._steps_of(record)

@@ -89,6 +89,7 @@ class TrialRecord:
         seconds: training and evaluating, wall time.
         reason: why it failed.
         keep: whether a control's weights stay when it has ended; of searched trials the best ones' do.
+        steps: training steps that a control is to take; a searched trial's follow from the search space.
     """
 
     number: int
@@ -105,6 +106,7 @@ class TrialRecord:
     seconds: float | None
     reason: str | None
     keep: bool = False
+    steps: int | None = None
 
     @property
     def kl(self) -> float | None:
@@ -136,6 +138,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord:
         seconds=result.seconds_training + result.seconds_evaluating if result else None,
         reason=attributes.get("reason"),
         keep=attributes.get("keep", False),
+        steps=attributes.get("training", {}).get("steps"),
     )
 
 

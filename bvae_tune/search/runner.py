@@ -39,10 +39,10 @@ _TUNING = "bvae_tune.search.tuning"
 
 
 class SearchInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: the record is consistent, `path` is the study to resume."""
+    """Ctrl-C or SIGTERM: the record is consistent, `path` is the study to resume, `again` says by which command."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"interrupted; go on with: {command('resume', path)}")
+    def __init__(self, path: Path, again: str | None = None) -> None:
+        super().__init__(f"interrupted; go on with: {again or command('resume', path)}")
         self.path = path
 
 
@@ -140,16 +140,11 @@ def create(config: StudyConfig, name: str, storage: str | Path, console: Console
     Raises:
         InputError: images, labels or model cannot be used together, or the folder cannot be made.
     """
-    config = config.model_copy(
-        update={
-            "dataset": dataclasses.replace(config.dataset, path=_absolute(config.dataset.path)),
-            "labels": dataclasses.replace(config.labels, path=_absolute(config.labels.path)),
-        }
-    )
+    config = with_absolute_paths(config)
     store, labels = _open_data(config, console)
     pair_tables(labels.factors, labels.names)
     check_image_size(config.model, store.height, store.width)
-    check_factors(config.model, store.factor_names, store.factor_space is not None)
+    check_factors(config.model, store.varying_factors, store.factor_space is not None)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seed": config.search.seed,
@@ -277,8 +272,17 @@ def _open_data(config: StudyConfig, console: Console | None) -> tuple[ImageStore
     return store, load_labels(config.labels, store)
 
 
+def with_absolute_paths(config: StudyConfig) -> StudyConfig:
+    """The configuration as a study keeps it: workers have folders of their own."""
+    return config.model_copy(
+        update={
+            "dataset": dataclasses.replace(config.dataset, path=_absolute(config.dataset.path)),
+            "labels": dataclasses.replace(config.labels, path=_absolute(config.labels.path)),
+        }
+    )
+
+
 def _absolute(path: str | None) -> str | None:
-    # Workers have folders of their own.
     return None if path is None else str(Path(path).expanduser().absolute())
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
-from pyarrow import parquet
 
 from bvae_tune.errors import InputError
 from bvae_tune.models.config import ModelConfig
@@ -22,7 +20,6 @@ from bvae_tune.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     import optuna
-    from torch import Tensor
 
     from bvae_tune.search.checkpoints import Checkpoint
 
@@ -136,14 +133,6 @@ class Study:
         attributes = self.control_trials.get_trials(deepcopy=False)[record.number].user_attrs
         return control_setting(attributes)
 
-    def weights(self, record: TrialRecord) -> dict[str, Tensor]:
-        """Parameters of a trial's R replicas, name -> (R, ...) float32.
-
-        Raises:
-            InputError, RunError: as for `checkpoint`.
-        """
-        return self.checkpoint(record).weights
-
     def checkpoint(self, record: TrialRecord, file: str | None = None) -> Checkpoint:
         """Weights and last report of a trial: as it ended, or of its newest checkpoint where it has not ended.
 
@@ -182,10 +171,7 @@ class Study:
     def write_results(self, path: Path | None = None) -> Path:
         """Write `table` as Parquet to `path`, or `results.parquet` anew, and give the path."""
         path = path or self.path / folder.RESULTS
-        # Not straight to the path: where that fails, pyarrow deletes what stood there before.
-        buffer = io.BytesIO()
-        parquet.write_table(self.table(), buffer)
-        folder.write_atomically(path, buffer.getvalue())
+        folder.write_table(path, self.table())
         return path
 
     def _read(self, record: optuna.Study) -> list[TrialRecord]:

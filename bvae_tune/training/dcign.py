@@ -28,15 +28,15 @@ INVARIANCE: Final = 1 / 100
 
 
 def factor_grid(model: ModelConfig, store: ImageStore) -> FactorSpace:
-    """The grid of the images' factors.
+    """The grid of the images' factors that have more than one value.
 
     Raises:
         InputError: the images are not the complete grid of the five factors.
     """
     space = store.factor_space
-    check_factors(model, store.factor_names, space is not None)
+    check_factors(model, store.varying_factors, space is not None)
     assert space is not None
-    return space
+    return space.varying
 
 
 class DCIGN(BetaVAE):

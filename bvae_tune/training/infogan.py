@@ -8,7 +8,7 @@ A step draws images from uniform latents, then
 where L_I is the bound of `information_bound` (Chen et al., 2016, Eqs. 5 and 6). λ is 0.1, theirs for five continuous
 codes; neither paper gives it for 2D shapes. Every batch that the discriminator sees has instance noise of standard
 deviation 0.2 added (A.2), and real and drawn images are normalised each by their own batch. The running statistics of
-discriminator and recognition are those of real images, which are what is encoded.
+discriminator and recognition are those of real images without that noise, since such images are what is encoded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from bvae_tune.models.infogan import (
     CODES,
     NOISE,
     GenerativeNetwork,
-    Statistics,
     TrainedInfoGAN,
     information_bound,
     is_statistic,
@@ -111,7 +110,6 @@ class InfoGAN:
 
     def _play(self, replica: int, batch: Batch, step: int, update: bool) -> dict[str, Tensor]:
         network = self._network
-        statistics: Statistics = "tracked" if update else "batch"
         rate = learning_rate_at(self._training, step)
         parameters = {
             name: values if is_statistic(name) else values.detach().requires_grad_()
@@ -121,10 +119,11 @@ class InfoGAN:
         latents = self.latents(step)[replica]
         noise_real, noise_drawn, noise_redrawn = self.instance_noise(replica, step)
 
-        drawn = network.generate(parameters, latents, statistics)
-        of_real = network.features(parameters, images + noise_real, statistics)
-        with torch.no_grad():
-            network.recognise(parameters, of_real, statistics)  # for its running statistics
+        drawn = network.generate(parameters, latents, "tracked" if update else "batch")
+        if update:
+            with torch.no_grad():  # for the running statistics
+                network.recognise(parameters, network.features(parameters, images, "tracked"), "tracked")
+        of_real = network.features(parameters, images + noise_real, "batch")
         of_drawn = network.features(parameters, drawn.detach() + noise_drawn, "batch")
         discriminator = functional.softplus(-network.judge(parameters, of_real)).mean()
         discriminator = discriminator + functional.softplus(network.judge(parameters, of_drawn)).mean()

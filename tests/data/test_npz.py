@@ -51,6 +51,7 @@ def test_dsprites_as_published(cache: Path, tmp_path: Path) -> None:
     assert store.factor_names == ("color", "shape", "scale", "rotation", "position_x", "position_y")
     assert store.factor_space is not None
     assert store.factor_space.sizes == SIZES
+    assert store.varying_factors == store.factor_names[1:]
     assert draw_labels(store, LabelsConfig()).names == store.factor_names[1:], "the colour is always the same"
     assert not (tmp_path / "trap").exists(), "nothing pickled is read"
 

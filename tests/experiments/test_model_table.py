@@ -27,6 +27,8 @@ from bvae_tune.experiments.model_table import (
     BEST_CONV,
     BETA_VAE,
     BETA_VAE_CONV,
+    DCIGN,
+    INFOGAN,
     PAPER,
     SPACES,
     TRAINED,
@@ -68,7 +70,7 @@ def test_the_command_scores_every_system(reproduce: Reproduce, reproduce_here: R
     assert found[ICA_PAIRS].score == pytest.approx(sum(found[ICA_PAIRS].replica_scores) / 3)
 
     curves = learning_curves(study)
-    assert set(curves) == {VAE, BETA_VAE, BEST, VAE_CONV, BETA_VAE_CONV, BEST_CONV}
+    assert set(curves) == {DCIGN, INFOGAN, VAE, BETA_VAE, BEST, VAE_CONV, BETA_VAE_CONV, BEST_CONV}
     assert [images for images, _ in curves[VAE]] == [20 * 64]
     assert [images for images, _ in curves[VAE_CONV]] == [20 * 16]
 
@@ -81,6 +83,8 @@ def test_the_command_scores_every_system(reproduce: Reproduce, reproduce_here: R
     (fc,) = (record for record in study.controls if record.label == BEST)
     assert study.best is not None
     assert fc.beta == study.best.beta
+    betas = {record.label: record.beta for record in study.controls}
+    assert (betas[VAE_CONV], betas[BETA_VAE_CONV]) == (1, 4)
 
     kept = json.loads((path / "linear.json").read_text())
     (path / "linear.json").write_text(json.dumps({label: row for label, row in kept.items() if label != ICA_PAIRS}))
@@ -96,8 +100,9 @@ def test_the_trained_systems_are_those_of_the_paper(scale: Scale) -> None:
     assert {4, 16, 64} <= set(config.metric.lengths)
     settings = {label: load_space(space, changes) for label, (space, changes) in TRAINED[scale].items()}
     assert {label: setting.model.beta for label, setting in settings.items() if setting.model.beta} == {
-        **dict.fromkeys((UNTRAINED, VAE, VAE_CONV), 1),
-        **dict.fromkeys((BETA_VAE, BETA_VAE_CONV), 4),
+        UNTRAINED: 1,
+        VAE: 1,
+        BETA_VAE: 4,
     }
     assert settings[UNTRAINED].training.steps == 0
     assert settings[VAE].model.architecture == settings[BETA_VAE].model.architecture == "fc"

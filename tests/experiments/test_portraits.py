@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from bvae_tune.errors import RunError
 from bvae_tune.experiments import Scale
-from bvae_tune.experiments.portraits import DCIGN, INFOGAN, RIVALS, SPACES, VAE, read_portraits
-from bvae_tune.experiments.reproduction import scaled
+from bvae_tune.experiments.portraits import DCIGN, GROUPS, INFOGAN, RIVALS, SPACES, VAE, read_portraits
+from bvae_tune.experiments.reproduction import add_model, scaled
+from bvae_tune.search.journal import open_record
+from bvae_tune.search.kept import activations
 from bvae_tune.search.runner import create
 from bvae_tune.search.study import Study
 from bvae_tune.space import load_space
@@ -23,9 +27,14 @@ Reproduce = Callable[..., CompletedProcess[str]]
 def test_the_command_trains_four_models_and_draws_them(
     reproduce: Reproduce, reproduce_here: Reproduce, tmp_path: Path
 ) -> None:
+    begun = Study.open(create(scaled(Scale.SMOKE, SPACES), "fig6-smoke", tmp_path))  # interrupted early
+    begun = Study(begun.path, open_record(begun.path / "optuna.journal"))
+    add_model(begun, "fig6", VAE, dataclasses.replace(begun.config.model, beta=1.0), begun.config.training, keep=True)
+    refused = reproduce_here("fig6", tmp_path, "--image", "737280")
+    assert (refused.returncode, "has the images 0 to 737279" in refused.stderr) == (2, True)
     outcome = reproduce("fig6", tmp_path)
     assert (outcome.returncode, outcome.stderr) == (0, "")
-    study = Study.open(tmp_path / "fig6-smoke")
+    study = Study.open(begun.path)
     assert study.finished
     assert [record.label for record in study.controls] == [VAE, DCIGN, INFOGAN]
     with Image.open(study.path / "fig6.png") as image:
@@ -41,6 +50,9 @@ def test_the_command_trains_four_models_and_draws_them(
         assert portrait.rotation.shape == (latents, 3, 40)
         assert portrait.traversed.shape == (latents, 5, 1, 64, 64)
         assert sorted(portrait.latents) == list(range(latents))
+        found = activations(study, portrait.record, GROUPS, 2048)
+        for shown, means in zip((portrait.position, portrait.scale, portrait.rotation), found.means, strict=True):
+            np.testing.assert_array_equal(shown, means[list(portrait.latents)])
     beta_vae, _, dcign, infogan = portraits
     assert beta_vae.variance is not None
     assert list(beta_vae.variance) == sorted(beta_vae.variance)
@@ -54,8 +66,12 @@ def test_the_command_trains_four_models_and_draws_them(
     assert (drawn.returncode, drawn.stderr) == (0, "")
     assert (study.path / "fig6.png").is_file()
     assert (study.path / "optuna.journal").read_bytes() == before
-    refused = reproduce_here("fig6", tmp_path, "--run", study.path, "--image", "737280")
-    assert (refused.returncode, "has the images 0 to 737279" in refused.stderr) == (2, True)
+    for option, value, expected in [
+        ("--image", "737280", "has the images 0 to 737279"),
+        ("--set", "model.beta=2", "leave out --name, --set and --address"),
+    ]:
+        refused = reproduce_here("fig6", tmp_path, "--run", study.path, option, value)
+        assert (refused.returncode, expected in refused.stderr) == (2, True)
 
 
 def test_nothing_is_drawn_of_a_study_without_a_finished_trial(tmp_path: Path) -> None:

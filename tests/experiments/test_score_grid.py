@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bvae_tune.data.factors import FactorSpace
+from bvae_tune.data.sources import import_arrays
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.experiments import Scale
 from bvae_tune.experiments.reproduction import run_study, scaled
@@ -98,10 +100,42 @@ def test_the_command_goes_on_and_draws(reproduce: Reproduce, reproduce_here: Rep
     assert len(Study.open(path).trials) == 4
 
 
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("search.keep_models=3", "keep as many"),
+        ("search.sampler=tpe", "a grid of beta_norm and latent_size"),
+        ("space.latent_size=null", "space: model.beta_norm; this figure"),
+    ],
+)
+def test_settings_that_leave_no_figure_are_refused_first(
+    reproduce_here: Reproduce, tmp_path: Path, setting: str, expected: str
+) -> None:
+    refused = reproduce_here("fig5-right", tmp_path, "--set", setting)
+    assert (refused.returncode, expected in refused.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_drawn_of_a_study_without_a_finished_trial(tmp_path: Path) -> None:
     path = create(scaled(Scale.SMOKE, SPACES), "empty", tmp_path)
     with pytest.raises(RunError, match="no trial has finished"):
         read_score_grid(Study.open(path))
+
+
+def test_a_relative_path_is_the_same_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = FactorSpace(("a", "b"), ((0.0, 1.0, 2.0), (0.0, 1.0, 2.0, 3.0)))
+    factors = grid.factors(np.arange(grid.count)).repeat(8, axis=0)
+    import_arrays(np.zeros((96, 64, 64), bool), factors=factors, factor_names=grid.names, path=tmp_path / "own.arrow")
+    settings = ["dataset.source=arrow", "dataset.path=own.arrow", "labels.factors=[a, b]", "labels.count=90"]
+    config = scaled(Scale.SMOKE, SPACES, settings)
+    create(config, "own", tmp_path)
+
+    def prepare(study: Study) -> None:
+        raise RuntimeError(f"gone on with {study.name}")
+
+    with pytest.raises(RuntimeError, match="gone on with own"):
+        run_study(config, "own", tmp_path, prepare)
 
 
 def test_another_study_of_that_name_is_refused_before_anything_runs(tmp_path: Path) -> None:

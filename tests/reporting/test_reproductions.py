@@ -7,12 +7,21 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from rich.console import Console
 
 from bvae_tune.experiments.linear_systems import RAW
 from bvae_tune.experiments.model_table import System
+from bvae_tune.experiments.portraits import STEPS, Portrait
 from bvae_tune.experiments.score_grid import Reconstructions, ScoreGrid
-from bvae_tune.reporting.reproductions import score_grid_figure, score_grid_table, systems_table
+from bvae_tune.reporting.reproductions import (
+    SHAPES,
+    portraits_figure,
+    score_grid_figure,
+    score_grid_table,
+    systems_figure,
+    systems_table,
+)
 from bvae_tune.search.records import TrialRecord
 
 MakeRecord = Callable[..., TrialRecord]
@@ -46,6 +55,72 @@ def test_the_figure_holds_every_cell_and_every_peak(grid: ScoreGrid, make_record
     assert triangles == [size / 4096 for size in SIZES]
     assert next(iter(strip.get_yticklabels())).get_text() == "images"
     assert strip.images[0].get_array().shape[1] == 5 * 16 + 4 * 3
+
+
+@pytest.fixture
+def portrait(make_record: MakeRecord) -> Portrait:
+    """Two latents, the second of which stands first; every value of it is distinct."""
+    position = np.arange(2 * 4 * 3, dtype=float).reshape(2, 4, 3) / 23
+    scale, rotation = np.arange(2 * 3 * 6).reshape(2, 3, 6) / 100, np.arange(2 * 3 * 5).reshape(2, 3, 5) / -100
+    traversed = (np.arange(2 * STEPS, dtype=np.float32) / 16).reshape(2, STEPS, 1, 1, 1) * np.ones(
+        (1, 8, 8), np.float32
+    )
+    values = tuple(np.linspace(-3, 3, STEPS).tolist())
+    record = make_record(0, replicas=3, score=0.6)
+    return Portrait("VAE", record, (1, 0), (0.25, 1.0), position, scale, rotation, traversed, values)
+
+
+def test_a_portrait_has_a_column_for_each_latent(portrait: Portrait) -> None:
+    figure = portraits_figure([portrait], "")
+    (block,) = figure.subfigs
+    assert "VAE, best of 3 replicas, score 62.0% (L = 4)" in block.get_suptitle()
+    place, by_scale, by_rotation, images = block.axes
+    for column, image in enumerate(place.images):
+        np.testing.assert_array_equal(image.get_array(), portrait.position[column])
+        assert image.origin == "upper"  # the first row, the smallest y, on top
+        assert column < image.get_extent()[0] < image.get_extent()[1] < column + 1
+        assert image.get_clim() == (-1.0, 1.0)
+        assert image.get_cmap()(1.0)[0] > image.get_cmap()(1.0)[2]  # high is red
+    for axes, curves in ((by_scale, portrait.scale), (by_rotation, portrait.rotation)):
+        lines = [line for line in axes.lines if len(line.get_ydata()) > 2]
+        expected = [(to_rgb(colour), curve) for latent in curves for colour, curve in zip(SHAPES, latent, strict=True)]
+        for line, (colour, curve) in zip(lines, expected, strict=True):
+            assert to_rgb(line.get_color()) == colour
+            np.testing.assert_array_equal(line.get_ydata(), curve)
+    square, ellipse, heart = (to_rgb(colour) for colour in SHAPES)
+    assert (np.argmax(square), np.argmax(ellipse), np.argmax(heart)) == (0, 1, 2)  # red, green, blue
+    shown = {(int(image.get_extent()[0]), image.get_extent()[3]): image.get_array()[0, 0, 0] for image in images.images}
+    for column in (0, 1):
+        downwards = [shade for (at, _), shade in sorted(shown.items(), key=lambda one: -one[0][1]) if at == column]
+        assert downwards == portrait.traversed[column, :, 0, 0, 0].tolist()
+    assert [label.get_text() for label in images.get_xticklabels()] == ["z1\n0.25", "z0\n1.00"]
+    ticks = zip(images.get_yticks(), images.get_yticklabels(), strict=True)
+    assert [label.get_text() for _, label in sorted(ticks, key=lambda one: -one[0])] == [
+        "−3",
+        "−1.5",
+        "0",
+        "+1.5",
+        "+3",
+    ]
+
+
+def test_fig5_left_is_drawn_with_its_table(make_record: MakeRecord) -> None:
+    result = make_record(0, replicas=3).result
+    assert result is not None
+    score = dataclasses.replace(result.score, profile={1: 0.3, 4: 0.4, 16: 0.6, 64: 0.9})
+    systems = [System("VAE", (0.5, 0.01), score, "3 x 1 M images"), System("own", None, score, "")]
+    figure = systems_figure(systems, {"VAE": [(100, 0.3), (200, 0.4)]}, "")
+    plots, below = figure.subfigs
+    left, right = plots.axes
+    drawn = {str(line.get_label()): line for line in left.lines}
+    assert list(drawn["L = 16"].get_xdata()) == [0.6, 0.6]
+    assert (list(drawn["paper"].get_xdata()), list(drawn["paper"].get_ydata())) == ([0.5], [1])
+    assert list(right.lines[0].get_ydata()) == [0.3, 0.4]
+    cells = below.axes[0].tables[0].get_celld()
+    assert [cells[1, column].get_text().get_text() for column in (0, 2, 5, 8)] == [
+        *("VAE", "40.0% (-10.0)", "50 to 52", "3 x 1 M images")
+    ]
+    assert cells[2, 1].get_text().get_text() == "–"
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,8 @@ def test_a_switched_off_latent_has_no_meaning() -> None:
     mean = torch.from_numpy(factors.astype(np.float32) * np.array([2, 1e-3], np.float32))[None]
     labels = WeakLabels(("a", "b"), np.arange(500), factors)
     logvar = torch.tensor([-4.0, 0.0]).expand(1, 500, 2)
-    assert _meanings(Codes(mean, logvar), 0, labels, ("a", "b")) == ("a 100.0%", "")
-    assert _meanings(Codes(mean, None), 0, labels, ("a", "b")) == ("a 100.0%", "b 100.0%")
+    assert _meanings(Codes(mean, logvar), labels, ("a", "b")) == ("a 100.0%", "")
+    assert _meanings(Codes(mean, None), labels, ("a", "b")) == ("a 100.0%", "b 100.0%")
 
 
 def test_other_images_than_the_studys_are_refused(

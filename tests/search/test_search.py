@@ -114,10 +114,10 @@ def test_the_folder_stays_small_and_keeps_the_weights_of_the_best(finished: Stud
     kept = {best.number, whole.number if whole else best.number}
     assert {int(path.name) for path in (finished.path / "trials").iterdir()} == kept
     assert list((finished.path / "controls").iterdir()) == []
-    assert finished.weights(best)
+    assert finished.checkpoint(best).weights
     dropped = next(trial for trial in finished.trials if trial.number not in kept)
     with pytest.raises(InputError, match="keep_models is 1"):
-        finished.weights(dropped)
+        finished.checkpoint(dropped)
     assert finished.size_bytes < 500_000
 
 

@@ -100,9 +100,10 @@ def test_three_steps_are_those_of_plain_modules_and_torch_optim(store: ImageStor
             latents, noise = learner.latents(step)[replica], learner.instance_noise(replica, step)
             codes = latents[:, 5:]
             drawn = one.generator(latents)
-            real = one.trunk(images + noise[0])
-            one.recognition(real)
+            with torch.no_grad():
+                one.recognition(one.trunk(images))
             with one.running_frozen():
+                real = one.trunk(images + noise[0])
                 fake = one.trunk(drawn.detach() + noise[1])
                 bound = _bound(one.recognition(fake), one.logvar, codes)
             labels = torch.ones(B, 1)
