@@ -34,7 +34,7 @@ class TrainingReport:
         seconds: wall time of the call.
         images_per_second: over all replicas; 0 where no step was taken.
         loss: reconstruction + β KL per replica (R,), with β's final value where it is annealed; like the next three
-            empty for InfoGAN.
+            empty for InfoGAN. DC-IGN minimises the KL of a step's free latents only, this one has that of all.
         reconstruction: per replica (R,).
         kl: summed over latents, per replica (R,).
         kl_per_latent: (R, M).
