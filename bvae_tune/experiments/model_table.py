@@ -55,7 +55,7 @@ PAPER: Final[Mapping[str, tuple[float, float | None]]] = {
 }
 
 _FIXED: Final = ("space.beta=null", "space.latent_size=null")
-_NARROW_FC: Final = (*_FIXED, "model.widths=[300, 300]", "training.steps=9000", "training.report_every=1500")
+_NARROW_FC: Final = (*_FIXED, "model.widths=[300, 300]", "training.steps=6000", "training.report_every=1500")
 _SMALL_FC: Final = (*_FIXED, "model.widths=[16]", *FEW_STEPS)
 SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
     Scale.SMOKE: ("fig5_left", ("search.trials=1", "protocol.replicas=2", *SMOKE)),
