@@ -15,9 +15,9 @@ setup: $(VENV)/.installed
 search: $(VENV)/.installed
 	$(BIN)/bvae-tune search --space $(SPACE)
 
-# Three workers on two cores, because most tests wait for processes that they start; a free one takes over from others.
+# Two workers, because most tests wait for processes that they start; a free one takes tests over from the other.
 test: check
-	$(BIN)/python -m pytest -m "not slow and not soak" --numprocesses 3 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not soak" --numprocesses 2 --dist worksteal
 
 # Hours of kills, real clusters and slow comparisons.
 soak: $(VENV)/.installed-test
