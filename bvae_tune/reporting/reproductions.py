@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Literal
 
 import matplotlib as mpl
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bvae_tune.experiments.score_grid import Reconstructions, ScoreGrid
 
 _HEADINGS = ("system", "paper", *(f"L = {pairs}" for pairs in LENGTHS), "replicas", "MIG", "information", "budget")
+_WIDTHS = (0.15, 0.08, 0.095, 0.095, 0.095, 0.065, 0.05, 0.09, 0.28)  # of these columns in the picture
 _UNCONVERGED = "*"
 WITHOUT_LUCK = (RAW, PCA, PCA_STANDARDISED, UNTRAINED)
 ORANGE = "#e67e22"  # of β = 1, as in the paper
@@ -276,12 +278,13 @@ def _with_difference(score: float, paper: tuple[float, float | None] | None) -> 
 
 def _draw_table(axes: Axes, systems: Sequence[System]) -> None:
     axes.set_axis_off()
-    cells = [_cells(system) for system in systems]
-    table = axes.table(cells, colLabels=_HEADINGS, cellLoc="right", loc="center", edges="horizontal")
+    cells = [[*shown, textwrap.fill(budget, 46)] for *shown, budget in map(_cells, systems)]
+    lines = [1, *(budget.count("\n") + 1 for *_, budget in cells)]
+    table = axes.table(cells, colLabels=_HEADINGS, colWidths=_WIDTHS, cellLoc="right", loc="center", edges="horizontal")
     table.auto_set_font_size(False)
     table.set_fontsize(SMALL)
-    table.auto_set_column_width(list(range(len(_HEADINGS))))
-    for (_, column), cell in table.get_celld().items():
+    for (row, column), cell in table.get_celld().items():
+        cell.set_height((lines[row] + 0.5) / (sum(lines) + 0.5 * len(lines)))
         cell.set_edgecolor("#e6e6e6")
         cell.get_text().set_color(INK)
         if column in (0, len(_HEADINGS) - 1):
