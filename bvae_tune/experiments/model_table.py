@@ -113,9 +113,8 @@ class System:
         if self.paper is None:
             return None
         lengths = sorted(self.score.profile)
-        below = [pairs for pairs in lengths if self.score.profile[pairs] < self.paper[0]]
-        last = max(below, default=None)
-        return last, min((pairs for pairs in lengths if last is None or pairs > last), default=None)
+        below = max((pairs for pairs in lengths if self.score.profile[pairs] < self.paper[0]), default=0)
+        return below or None, next((pairs for pairs in lengths if pairs > below), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, flat, with the difference from the paper at each L (in shares)."""

@@ -57,6 +57,11 @@ class TrialScore:
     agreement: float | None
     converged: bool
 
+    @property
+    def best_replica(self) -> int:
+        """Which replica has the highest score; the earlier of equals."""
+        return self.replica_scores.index(max(self.replica_scores))
+
     def to_dict(self) -> dict[str, Any]:
         """The same in types that JSON knows."""
         return dataclasses.asdict(self) | {"profile": {str(pairs): score for pairs, score in self.profile.items()}}

@@ -320,12 +320,11 @@ def _strip(axes: Axes, entangled: Reconstructions, disentangled: Reconstructions
 def _words(what: str, shown: Reconstructions) -> str:
     record = shown.record
     assert record.result is not None
-    scores = record.result.score.replica_scores
-    shown_replica = int(np.argmax(scores))
-    nats = significant(record.result.reconstruction[shown_replica])
+    replica = record.result.score.best_replica
+    nats = significant(record.result.reconstruction[replica])
     return (
         f"{what}: β_norm {significant(record.beta_norm)}\nβ {significant(record.beta)}, M {record.latent_size}\n"
-        f"best replica: score {percent(scores[shown_replica])}\nreconstruction {nats} nats"
+        f"best replica: score {percent(record.result.score.replica_scores[replica])}\nreconstruction {nats} nats"
     )
 
 

@@ -107,7 +107,7 @@ def traverse(
     """
     checkpoint = study.checkpoint(record, file)
     scored = checkpoint.result.score
-    replica = _best_replica(scored)
+    replica = scored.best_replica
     store, labels = _open(study, study.config.labels)
     if image_seed is not None:
         image = int(generator(image_seed, "traversed image").integers(store.count))
@@ -152,7 +152,7 @@ def reconstruct(
     """
     store, labels = _open(study, study.config.labels)
     checkpoint = study.checkpoint(record)
-    model = _load(study, record, store, checkpoint, _best_replica(checkpoint.result.score))
+    model = _load(study, record, store, checkpoint, checkpoint.result.score.best_replica)
     pixels = store.gather(labels.indices[:count])
     decoded = model.decode(model.encode(pixels[None]).mean)[0]
     shape = (-1, store.channels, store.height, store.width)
@@ -179,12 +179,8 @@ def activations(
     if count is not None:
         images = generator(study.config.search.seed, "activations").permutation(store.count)[:count]
     checkpoint = study.checkpoint(record)
-    model = _load(study, record, store, checkpoint, _best_replica(checkpoint.result.score))
+    model = _load(study, record, store, checkpoint, checkpoint.result.score.best_replica)
     return mean_activations(model, store, groups, images)
-
-
-def _best_replica(score: TrialScore) -> int:
-    return int(np.argmax(score.replica_scores))
 
 
 def _meanings(codes: Codes, labels: WeakLabels, usable: tuple[str, ...]) -> tuple[str, ...]:
