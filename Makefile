@@ -2,9 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles what it imports; compiling all of torch and Ray beforehand takes as long as installing them.
+# Python compiles what it imports and keeps that; to compile all of torch and Ray beforehand takes as long as to install
+# them. Where it may keep nothing, as in many containers, every process of a search compiles its imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check \
 	--constraint cluster/constraints.txt
+FIRST_IMPORT := $(BIN)/python -c 'import bvae_tune.search.tuning, bvae_tune.metrics.protocol'
 SPACE ?= search_spaces/shapes.yaml
 
 .PHONY: setup search test soak bench check wheel clean
@@ -47,8 +50,10 @@ $(BIN)/python:
 # on needs another installation.
 $(VENV)/.installed: pyproject.toml cluster/constraints.txt | $(BIN)/python
 	$(INSTALL) --editable .
+	$(FIRST_IMPORT)
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml cluster/constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[test]'
+	$(FIRST_IMPORT)
 	touch $(VENV)/.installed $@
