@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 if TYPE_CHECKING:
     from bvae_tune.data.image_store import ImageStore
@@ -21,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 # Two test workers share two cores: threads of one that spin while they wait for each other take them from the other,
 # and a training then lasts ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers yield to everything else on the machine; a busy one would let the tests wait for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 SOURCES = ("bvae_tune", "search_spaces", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -28,6 +32,37 @@ SOURCES = ("bvae_tune", "search_spaces", "pyproject.toml", "README.md", "LICENSE
 def root() -> Path:
     """The repository's root folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def command() -> list[str]:
+    """The installed program."""
+    return [str(Path(sys.executable).with_name("bvae-tune"))]
+
+
+@pytest.fixture
+def invoke() -> Callable[..., CompletedProcess[str]]:
+    """Runs a command in this process, which costs no start; one that trains wants `embedded_ray`."""
+    from bvae_tune.cli.main import app
+
+    def run(*arguments: str | Path) -> CompletedProcess[str]:
+        given = list(map(str, arguments))
+        result = CliRunner().invoke(app, given, catch_exceptions=False)
+        return CompletedProcess(given, result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def embedded_ray() -> Iterator[None]:
+    """One Ray for all tests that do not start their own: starting it takes longer than a tiny study."""
+    import ray
+
+    from bvae_tune.search.cluster import ray_session
+
+    with ray_session(None):
+        yield
+    assert not ray.is_initialized()
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 SPACE = """\
 dataset: {{source: npz, path: {images}}}
@@ -36,9 +34,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(cache: Path) -> dict[str, str]:
-    """Of the real command: its own cache, no colours; and workers that do not yield to every other process."""
-    settings = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "160", "RAY_worker_niceness": "0"}
-    return {**os.environ, **settings, "BVAE_TUNE_CACHE": str(cache)}
+    """Of the real command: its own cache, no colours."""
+    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "160", "BVAE_TUNE_CACHE": str(cache)}
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +53,6 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def command() -> list[str]:
-    """The installed program."""
-    return [str(Path(sys.executable).with_name("bvae-tune"))]
-
-
-@pytest.fixture(scope="session")
 def run_command(command: list[str], environment: dict[str, str]) -> Callable[..., CompletedProcess[str]]:
     """Runs the real program to its end."""
 
@@ -74,19 +65,13 @@ def run_command(command: list[str], environment: dict[str, str]) -> Callable[...
 
 
 @pytest.fixture
-def invoke(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CompletedProcess[str]]:
-    """Runs a command in this process, which costs no start: for whatever starts no Ray."""
-    from bvae_tune.cli.main import app
-
+def invoke(
+    invoke: Callable[..., CompletedProcess[str]], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., CompletedProcess[str]]:
+    """As everywhere, with the environment of the real command."""
     monkeypatch.setenv("BVAE_TUNE_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments: str | Path) -> CompletedProcess[str]:
-        given = list(map(str, arguments))
-        result = CliRunner().invoke(app, given, catch_exceptions=False)
-        return CompletedProcess(given, result.exit_code, result.stdout, result.stderr)
-
-    return run
+    return invoke
 
 
 @pytest.fixture(scope="session")

@@ -156,19 +156,6 @@ def test_a_journal_with_a_torn_last_line_still_reads(
     assert invoke("trials", copied, "--json").stdout == whole
 
 
-def test_a_finished_study_is_extended_and_confirmed(
-    copied: Path, run_command: Callable[..., CompletedProcess[str]]
-) -> None:
-    outcome = run_command("resume", copied, "--trials", "+1")
-    assert (outcome.returncode, outcome.stderr) == (0, "")
-    assert [record.state for record in Study.open(copied).trials] == ["complete"] * 3
-    outcome = run_command("confirm", copied, "--seeds", "2", "--json")
-    assert (outcome.returncode, outcome.stderr) == (0, "")
-    found = json.loads(outcome.stdout)
-    assert len(found["best"]) == len(found["baseline"]) == 2
-    assert found["lead"] == pytest.approx(sum(found["leads"]) / 2)
-
-
 def test_tensorboard_opens_for_this_machine_only(
     study: Path, command: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:

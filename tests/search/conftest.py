@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,6 @@ from bvae_tune.search.task import TrialTask
 from bvae_tune.space import StudyConfig, load_space
 
 SEED = 3
-
-# Ray's workers yield to everything else on the machine; a busy one would let these tests wait for minutes.
-os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
@@ -81,15 +77,3 @@ def make_task(make_space: Callable[..., dict[str, Any]], tmp_path: Path) -> Call
         return dataclasses.replace(task, **changes)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def embedded_ray() -> Iterator[None]:
-    """One Ray for all tests that do not start their own: starting it takes longer than a tiny study."""
-    import ray
-
-    from bvae_tune.search.cluster import ray_session
-
-    with ray_session(None):
-        yield
-    assert not ray.is_initialized()

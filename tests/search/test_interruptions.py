@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -27,31 +28,23 @@ FULL_DISK = """
 import shutil, sys
 from pathlib import Path
 from bvae_tune.errors import RunError
+from bvae_tune.search.cluster import ray_session
 from bvae_tune.search.runner import resume, search
 from bvae_tune.search.study import Study
 
 disk = Path(sys.argv[1])
 ballast = disk / "ballast"
 ballast.write_bytes(bytes(shutil.disk_usage(disk).free - int(sys.argv[3])))
-try:
-    search(sys.argv[2], name="study", storage=disk)
-except RunError as error:
-    print("refused:", error)
-ballast.unlink()
-before = [trial for trial in Study.open(disk / "study").trials if trial.state == "complete"]
-study = resume(disk / "study")
+with ray_session(None):
+    try:
+        search(sys.argv[2], name="study", storage=disk)
+    except RunError as error:
+        print("refused:", error)
+    ballast.unlink()
+    before = [trial for trial in Study.open(disk / "study").trials if trial.state == "complete"]
+    study = resume(disk / "study")
 assert study.trials[: len(before)] == before
 print("resumed:", [trial.state for trial in study.trials], [record.state for record in study.controls])
-"""
-
-SEARCH = """
-import sys
-from bvae_tune.search.runner import SearchInterrupted, search
-
-try:
-    search(sys.argv[1], name="study", storage=sys.argv[2])
-except SearchInterrupted as error:
-    print(error)
 """
 
 
@@ -81,25 +74,29 @@ def test_a_full_disk_ends_the_search_and_loses_nothing(space_file: Path, tmp_pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("embedded_ray")
-def test_an_interrupt_stops_cleanly_and_names_the_way_on(
-    space_file: Path, tmp_path: Path, number: signal.Signals
+def test_an_interrupt_is_130_stops_cleanly_and_names_the_way_on(
+    command: list[str], space_file: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     path = tmp_path / "study"
-    command = subprocess.Popen(
-        [sys.executable, "-c", SEARCH, str(space_file), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    arguments = ["search", "--space", str(space_file), "--storage", str(tmp_path), "--name", "study"]
+    process = subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     journal = path / "optuna.journal"
     while not (journal.exists() and journal.read_bytes().count(b"intermediate_value") > 40):
-        assert command.poll() is None
+        assert process.poll() is None
         time.sleep(0.02)
-    with pytest.raises(InputError, match=f"process {command.pid} of .* drives this study"):
+    with pytest.raises(InputError, match=f"process {process.pid} of .* drives this study"):
         resume(path)
-    command.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal sends it to all that it runs
+    else:
+        process.send_signal(number)
     sent = time.monotonic()
-    told, _ = command.communicate(timeout=60)
+    _, told = process.communicate(timeout=60)
     assert time.monotonic() - sent < 30
     assert told == f"interrupted; go on with: bvae-tune resume {path}\n"
-    assert command.returncode == 0
+    assert process.returncode == 130
 
     study = Study.open(path)
     assert study.driver is None

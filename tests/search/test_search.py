@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import yaml
 from pyarrow import parquet
 from rich.console import Console
 
 import bvae_tune
 from bvae_tune.data.sources import import_arrays, open_dataset
-from bvae_tune.errors import InputError, RunError
+from bvae_tune.errors import InputError
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.confirm import BASELINE, BEST, confirm, read_confirmation
 from bvae_tune.search.runner import resume, search
@@ -29,6 +33,7 @@ from bvae_tune.search.tuning import RETRIES
 
 pytestmark = pytest.mark.usefixtures("embedded_ray")
 MakeSpace = Callable[..., dict[str, Any]]
+Invoke = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -147,20 +152,22 @@ def test_progress_and_cost_are_told(finished: Study, told: io.StringIO) -> None:
     assert session["end"] > session["start"]
 
 
-def test_a_finished_study_is_extended_and_its_trials_are_not_run_again(own_copy: Path) -> None:
+def test_a_finished_study_is_extended_and_its_trials_are_not_run_again(own_copy: Path, invoke: Invoke) -> None:
     before = Study.open(own_copy).trials
     left = own_copy / "controls" / "00001"  # as by a kill right after the end of a trial
     left.mkdir(parents=True)
     assert resume(own_copy).trials == before
     assert not left.exists()
-    extended = resume(own_copy, extra_trials=2)
+    outcome = invoke("resume", own_copy, "--trials", "+2")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    extended = Study.open(own_copy)
     assert extended.trials[:4] == before
     assert [trial.state for trial in extended.trials] == ["complete"] * 6
     assert len(extended.controls) == 2
     assert extended.trials_wanted == 6
 
 
-def test_a_confirmation_is_paired_on_fresh_seeds_and_is_only_read_again(own_copy: Path) -> None:
+def test_a_confirmation_is_paired_on_fresh_seeds_and_is_only_read_again(own_copy: Path, invoke: Invoke) -> None:
     found = confirm(own_copy, seeds=2)
     study = Study.open(own_copy)
     best = study.best
@@ -182,7 +189,11 @@ def test_a_confirmation_is_paired_on_fresh_seeds_and_is_only_read_again(own_copy
     assert {record.latent_size for record in study.controls if record.kind == "confirm"} == {best.latent_size}
     assert study.trials == Study.open(own_copy).trials
 
-    assert confirm(own_copy, seeds=2) == found == read_confirmation(study)
+    outcome = invoke("confirm", own_copy, "--seeds", "2", "--json")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    shown = json.loads(outcome.stdout)
+    assert (shown["best"], shown["baseline"], shown["lead"]) == (list(found.best), list(found.baseline), found.lead)
+    assert read_confirmation(study) == found
     assert len(Study.open(own_copy).controls) == 6
     more = confirm(own_copy, seeds=3)
     assert more.best[:2] == found.best
@@ -237,7 +248,9 @@ def test_a_grid_runs_each_point_once_and_cannot_be_extended(make_space: MakeSpac
         resume(study.path, extra_trials=1)
 
 
-def test_failed_trials_have_their_reason_and_the_study_goes_on(make_space: MakeSpace, tmp_path: Path) -> None:
+def test_failed_trials_have_their_reason_and_the_study_goes_on(
+    make_space: MakeSpace, invoke: Invoke, tmp_path: Path
+) -> None:
     space = make_space(
         space={"training.learning_rate": {"grid": [1e30, 0.01]}},
         model={"beta": 2.0},
@@ -250,8 +263,11 @@ def test_failed_trials_have_their_reason_and_the_study_goes_on(make_space: MakeS
     assert not (study.path / "trials/00000").exists()
 
     space["space"]["training.learning_rate"] = {"grid": [1e30, 1e31]}
-    with pytest.raises(RunError, match=r"all 2 trials failed; the first: .*not finite"):
-        search(space, name="hopeless", storage=tmp_path)
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
+    outcome = invoke("search", "--space", tmp_path / "space.yaml", "--storage", tmp_path, "--name", "hopeless")
+    assert outcome.returncode == 1  # nothing came of the run
+    assert re.match(r"error: .*all 2 trials failed; the first: .*not finite", outcome.stderr)
+    assert [trial.state for trial in Study.open(tmp_path / "hopeless").trials] == ["failed", "failed"]
 
 
 def test_pruned_trials_keep_their_scores_and_are_never_the_best(make_space: MakeSpace, tmp_path: Path) -> None:
