@@ -89,9 +89,10 @@ def _pick_trial(study: Study, wanted: str | None) -> TrialRecord:
             raise InputError(f"{study.path}: no trial has finished yet; go on with: {command('resume', study.path)}")
         return best
     trials, controls = study.trials, study.controls
-    for record in (*trials, *controls):
+    # A control that failed may have been run again, under its label.
+    for record in (*trials, *reversed(controls)):
         if wanted == record.label or (record.kind == "search" and wanted == str(record.number)):
             return record
     known = f"0 to {len(trials) - 1}" if trials else "none so far"
-    labels = f"; besides them {', '.join(record.label for record in controls)}" if controls else ""
+    labels = f"; besides them {', '.join(dict.fromkeys(record.label for record in controls))}" if controls else ""
     raise InputError(f"--trial {wanted}: {study.path} has no such trial (its trials: {known}{labels})")

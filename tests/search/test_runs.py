@@ -1,14 +1,21 @@
-"""Finding studies by what a person calls them. Seed: none."""
+"""Finding studies, and trials in them, by what a person calls them. Seed: 3, the study's."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bvae_tune.errors import InputError
-from bvae_tune.search.runs import find_run
+from bvae_tune.search.journal import open_record
+from bvae_tune.search.runner import add_control, create
+from bvae_tune.search.runs import find_run, find_trial
+from bvae_tune.search.study import Study
+from bvae_tune.space import load_space
 
 
 @pytest.fixture
@@ -53,3 +60,17 @@ def test_an_empty_storage(tmp_path: Path) -> None:
     for run in ("latest", "alpha"):
         with pytest.raises(InputError, match="no study here"):
             find_run(run, tmp_path)
+
+
+def test_a_label_is_of_the_newest_control_that_has_it(
+    make_space: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    path = create(load_space(make_space()), "study", tmp_path)
+    study = Study(path, open_record(path / "optuna.journal"))
+    model = dataclasses.replace(study.config.model, beta=1.0)
+    for label in ("once", "again", "again"):
+        add_control(study, "baseline", label, model, study.config.training, [7], 0)
+    found = {label: find_trial(str(path), label, tmp_path)[1].number for label in ("once", "again")}
+    assert found == {"once": 0, "again": 2}
+    with pytest.raises(InputError, match=r"has no such trial \(its trials: none so far; besides them once, again\)"):
+        find_trial(str(path), "never", tmp_path)
