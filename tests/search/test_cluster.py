@@ -73,7 +73,7 @@ def test_a_study_runs_on_both_nodes_of_a_cluster(make_space: Callable[..., dict[
         cluster.wait_for_nodes()
         space = make_space(
             search={"trials": 4, "baselines": []},
-            training={"steps": 600, "report_every": 300},
+            training={"steps": 6_000, "report_every": 1_500},
             resources={"concurrent_trials": "auto"},
         )
         study = search(space, name="two nodes", storage=tmp_path, address=cluster.address)
