@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check \
 	--constraint cluster/constraints.txt
-FIRST_IMPORT := $(BIN)/python -c 'import bvae_tune.search.tuning, bvae_tune.metrics.protocol'
+FIRST_IMPORT := $(BIN)/python -c 'import bvae_tune.search.tuning, bvae_tune.search.trial_run, bvae_tune.metrics.classifier, \
+	sklearn.metrics.cluster, tensorboard.compat.proto.event_pb2'
 SPACE ?= search_spaces/shapes.yaml
 
 .PHONY: setup search test soak bench check wheel clean
@@ -22,12 +23,13 @@ search: $(VENV)/.installed
 test: check
 	$(BIN)/python -m pytest -m "not slow and not soak" --numprocesses 2 --dist worksteal
 
-# Hours of kills, real clusters and slow comparisons.
+# Kills by the dozen, real clusters and slow comparisons.
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "slow or soak" --timeout 7200
 
+# STUDY=runs/NAME, a finished study of the default space: shows where the time of that one went.
 bench: $(VENV)/.installed-test
-	$(BIN)/python tests/benchmarks/run.py --json bench.json
+	$(BIN)/python tests/benchmarks/run.py --json bench.json $(if $(STUDY),--study $(STUDY))
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -375,9 +375,11 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
         fail(("search", "sampler"), "the grid sampler needs searched keys, and space names none")
     steps_fixed = not {"training.steps", "training.report_every"} & set(space)
     if steps_fixed and training.steps and training.steps % training.report_every:
+        reports = max(1, round(training.steps / training.report_every))
         fail(
             ("training", "report_every"),
-            f"steps {training.steps} is no multiple of report_every {training.report_every}",
+            f"steps {training.steps} is no multiple of report_every {training.report_every}; "
+            f"steps {reports * training.report_every} would be",
         )
     if search.min_resource is not None and "training.steps" not in space and search.min_resource > training.steps:
         fail(("search", "min_resource"), f"{search.min_resource} is above training.steps ({training.steps})")

@@ -35,7 +35,7 @@ class MetricConfig:
             if getattr(self, key) < 1:
                 raise InputError(f"metric.{key}: {getattr(self, key)} is too few; give 1 or more")
         if any(pairs < 1 for pairs in self.profile):
-            raise InputError(f"metric.profile: {list(self.profile)} holds a number of pairs below 1")
+            raise InputError(f"metric.profile: {list(self.profile)} holds a number of pairs below 1; each is 1 or more")
         if self.classifier not in ("lbfgs", "adagrad"):
             raise InputError(f"metric.classifier: {self.classifier!r} is unknown; use lbfgs or adagrad")
         if not self.ridge >= 0:

@@ -93,7 +93,7 @@ def breakdown(path: Path) -> Iterator[table.Line]:
     """Where a finished study's time x cores went, in percent of it, and what its parts cost here."""
     study = Study.open(path)
     sessions = study.sessions
-    cores = sessions[0]["concurrent"]
+    cores = sessions[0]["cores"]
     wall = sum(session["end"] - session["start"] for session in sessions)
     stored = [trial for record in (study.searched, study.control_trials) for trial in record.get_trials(deepcopy=False)]
     starts = [trial.datetime_start.timestamp() for trial in stored if trial.datetime_start]

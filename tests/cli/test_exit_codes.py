@@ -1,4 +1,4 @@
-"""What the program exits with, and that nobody sees a trace. Failed and interrupted runs are among the searches."""
+"""What the program exits with. That of failed and of interrupted runs is among the tests of the search."""
 
 from __future__ import annotations
 

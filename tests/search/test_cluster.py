@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import yaml
 from ray.cluster_utils import Cluster
 
 from bvae_tune.errors import InputError
@@ -66,27 +68,55 @@ def test_an_address_in_another_form_is_bad_input(address: str) -> None:
         pass
 
 
-def test_a_study_runs_on_both_nodes_of_a_cluster(make_space: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[str]:
+    """The address of a cluster of two nodes with a core each."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20})
     try:
         cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
         cluster.wait_for_nodes()
-        space = make_space(
-            search={"trials": 4, "baselines": []},
-            training={"steps": 6_000, "report_every": 1_500},
-            resources={"concurrent_trials": "auto"},
-        )
-        study = search(space, name="two nodes", storage=tmp_path, address=cluster.address)
-        assert [trial.state for trial in study.trials] == ["complete"] * 4
-        nodes = {trial.user_attrs["node"] for trial in study.searched.trials}
-        assert len(nodes) == 2
-        assert study.sessions[0]["concurrent"] == 2
-        assert not ray.is_initialized()
-
-        (tmp_path / "probe").touch()
-        with ray_session(cluster.address):
-            probe_nodes(str(tmp_path), "probe")
-            with pytest.raises(InputError, match=r"every node must see the study's folder.*does not see it.*--storage"):
-                probe_nodes(str(tmp_path), "not there")
+        yield cluster.address
     finally:
         cluster.shutdown()
+
+
+def test_a_study_runs_on_both_nodes_of_a_cluster(
+    make_space: Callable[..., dict[str, Any]], two_nodes: str, tmp_path: Path
+) -> None:
+    space = make_space(
+        search={"trials": 4, "baselines": []},
+        training={"steps": 6_000, "report_every": 1_500},
+        resources={"concurrent_trials": "auto"},
+    )
+    study = search(space, name="two nodes", storage=tmp_path, address=two_nodes)
+    assert [trial.state for trial in study.trials] == ["complete"] * 4
+    nodes = {trial.user_attrs["node"] for trial in study.searched.trials}
+    assert len(nodes) == 2
+    assert study.sessions[0]["concurrent"] == 2
+    assert not ray.is_initialized()
+
+    (tmp_path / "probe").touch()
+    with ray_session(two_nodes):
+        probe_nodes(str(tmp_path), "probe")
+        with pytest.raises(InputError, match=r"every node must see the study's folder.*does not see it.*--storage"):
+            probe_nodes(str(tmp_path), "not there")
+
+
+# A file system that only this process and its children see, over $0; what lies there after the command is told.
+HIDDEN = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+MOUNT = 'mount -t tmpfs tmpfs "$0" && { "$@"; code=$?; ls -A "$0"; exit $code; }'
+
+
+def test_a_folder_that_the_nodes_do_not_see_is_refused_before_anything_runs(
+    make_space: Callable[..., dict[str, Any]], two_nodes: str, command: list[str], tmp_path: Path
+) -> None:
+    if subprocess.run([*HIDDEN, MOUNT, str(tmp_path), "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a file system of his own")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(make_space()))
+    arguments = ["search", "--space", tmp_path / "space.yaml", "--storage", tmp_path / "runs", "--address", two_nodes]
+    search = [*HIDDEN, MOUNT, tmp_path / "runs", *command, *arguments]
+    refused = subprocess.run(search, capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 2
+    assert "every node must see the study's folder" in refused.stderr
+    assert refused.stdout == ""

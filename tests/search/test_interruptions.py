@@ -83,18 +83,21 @@ def test_an_interrupt_is_130_stops_cleanly_and_names_the_way_on(
         [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     journal = path / "optuna.journal"
-    while not (journal.exists() and journal.read_bytes().count(b"intermediate_value") > 40):
-        assert process.poll() is None
-        time.sleep(0.02)
-    with pytest.raises(InputError, match=f"process {process.pid} of .* drives this study"):
-        resume(path)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # a terminal sends it to all that it runs
-    else:
-        process.send_signal(number)
-    sent = time.monotonic()
-    _, told = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 30
+    try:
+        while not (journal.exists() and journal.read_bytes().count(b"intermediate_value") > 40):
+            assert process.poll() is None
+            time.sleep(0.02)
+        with pytest.raises(InputError, match=f"process {process.pid} of .* drives this study"):
+            resume(path)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # a terminal sends it to all that it runs
+        else:
+            process.send_signal(number)
+        sent = time.monotonic()
+        _, told = process.communicate(timeout=60)
+        assert time.monotonic() - sent < 30
+    finally:
+        process.kill()
     assert told == f"interrupted; go on with: bvae-tune resume {path}\n"
     assert process.returncode == 130
 

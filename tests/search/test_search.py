@@ -80,6 +80,8 @@ def test_baselines_are_controls_at_the_same_budget_and_never_the_best(finished: 
     assert list(untrained.intermediate) == [0]
     assert list(one.intermediate) == [10, 20, 30]
     assert (one.beta, one.latent_size) == (1.0, 3)
+    begun = [trial.datetime_start for trial in (*finished.control_trials.trials, *finished.searched.trials)]
+    assert begun == sorted(begun), "baselines run first"
     best = finished.best
     assert best in finished.trials
     assert best is not None
@@ -266,7 +268,7 @@ def test_failed_trials_have_their_reason_and_the_study_goes_on(
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
     outcome = invoke("search", "--space", tmp_path / "space.yaml", "--storage", tmp_path, "--name", "hopeless")
     assert outcome.returncode == 1  # nothing came of the run
-    assert re.match(r"error: .*all 2 trials failed; the first: .*not finite", outcome.stderr)
+    assert re.fullmatch(r"error: .*all 2 trials failed; the first: .*not finite.*\n", outcome.stderr)  # and no trace
     assert [trial.state for trial in Study.open(tmp_path / "hopeless").trials] == ["failed", "failed"]
 
 
@@ -284,6 +286,16 @@ def test_pruned_trials_keep_their_scores_and_are_never_the_best(make_space: Make
     assert study.best in complete
     stored = study.searched.trials[pruned[0].number]
     assert stored.value == list(stored.intermediate_values.values())[-1]
+
+
+@pytest.mark.slow
+def test_the_protocol_of_the_paper_starts_and_steps_on_a_processor(tmp_path: Path) -> None:
+    settings = ["training.steps=2", "training.report_every=1", "search.trials=1", "search.baselines=[]"]
+    study = search("shapes_paper", settings, name="paper", storage=tmp_path)
+    (trial,) = study.trials
+    assert (trial.state, list(trial.intermediate)) == ("complete", [1, 2])
+    assert trial.result is not None
+    assert len(trial.result.score.replica_scores) == 10
 
 
 SLOW = {"steps": 2_000, "report_every": 200}
