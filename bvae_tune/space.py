@@ -80,7 +80,7 @@ class SearchConfig:
         reduction_factor: halving keeps one in this many at each rung.
         seed: the search, its trials and their replicas draw from it.
         baselines: run first, outside the sampler's sight.
-        keep_models: weights are kept for this many of the best trials.
+        keep_models: weights are kept for this many of the best trials, and for the baselines that are trained.
     """
 
     trials: int = 10

@@ -34,7 +34,7 @@ Weights = Annotated[
 ]
 Trial = Annotated[
     str | None,
-    typer.Option(metavar="N|LABEL", help="Which trial, or which baseline (as `untrained`); the best trial otherwise."),
+    typer.Option(metavar="N|LABEL", help="Which trial, or which baseline (as `beta=1`); the best trial otherwise."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

@@ -69,7 +69,9 @@ def traverse(
 
 def tensorboard(
     run: Run,
-    port: Annotated[int | None, typer.Option(metavar="PORT", help="The first free one from 6006 if left out.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", min=0, max=65_535, help="The first free one from 6006 if left out.")
+    ] = None,
     storage: Storage = STORAGE,
 ) -> None:
     """Open TensorBoard on a study, for this machine only (127.0.0.1); Ctrl-C ends it."""

@@ -106,7 +106,7 @@ def factors_of_names(files: Sequence[str], pattern: str, folder: Path) -> tuple[
     for file in files:
         match = expression.search(file)
         if match is None:
-            raise InputError(f"dataset.pattern: {pattern!r} is not found in {file!r}, a file of {folder}")
+            raise InputError(f"dataset.pattern: '{pattern}' is not found in {file!r}, a file of {folder}")
         texts.append(tuple(match[name] or "" for name in names))
     return np.stack([_numbers(column) for column in zip(*texts, strict=True)], axis=1), names
 

@@ -93,9 +93,10 @@ def add_model(
 
 
 def scaled(scale: Scale, spaces: dict[Scale, tuple[str, Sequence[str]]], settings: Sequence[str] = ()) -> StudyConfig:
-    """The packaged search space of a scale, with what the scale and the caller change in it."""
+    """The packaged search space of a scale, with what the scale and then the caller change in it."""
     space, changes = spaces[scale]
-    return load_space(space, [*changes, *settings])
+    # One after the other: an error names none as the caller's setting that is the scale's.
+    return load_space(load_space(space, changes), settings)
 
 
 def check_shapes(store: ImageStore) -> None:

@@ -129,8 +129,8 @@ def make_plan(config: StudyConfig) -> Plan:
     seconds_per_trial = training.steps * calibration.seconds_per_step + reports * calibration.seconds_per_report
     rounds = math.ceil(trained / at_once)
     record = _BYTES_PER_STUDY + (trials + controls) * reports * config.protocol.replicas * _BYTES_PER_REPORT
-    # The best trials, and the best that represents every factor.
-    kept = min(config.search.keep_models + 1, trials) * calibration.weights_bytes
+    # The best trials, the best that represents every factor, and the trained baselines.
+    kept = (min(config.search.keep_models + 1, trials) + trained - trials) * calibration.weights_bytes
     return Plan(
         trials=trials,
         controls=controls,

@@ -252,18 +252,20 @@ def add_control(
 
 
 def add_baselines(study: Study) -> None:
-    """The baselines of the search space that the record has not yet, seeded by their label and replica."""
+    """The baselines of the search space that the record has not yet, seeded by their label and replica.
+
+    The weights of a trained one stay: what its latents do is to be seen beside those of the best.
+    """
     config = study.config
     present = {record.label for record in study.controls if record.kind == "baseline"}
     model = dataclasses.replace(config.model, beta=1.0, beta_norm=None) if config.model.has_beta else config.model
     for label in config.search.baselines:
         if label in present:
             continue
-        training = config.training
-        if label == "untrained":
-            training = dataclasses.replace(training, steps=0)
+        trained = label != "untrained"
+        training = config.training if trained else dataclasses.replace(config.training, steps=0)
         seeds = [derive_seed(config.search.seed, f"baseline {label}", r) for r in range(config.protocol.replicas)]
-        add_control(study, "baseline", label, model, training, seeds, config.search.seed)
+        add_control(study, "baseline", label, model, training, seeds, config.search.seed, keep=trained)
 
 
 def _open_data(config: StudyConfig, console: Console | None) -> tuple[ImageStore, WeakLabels]:

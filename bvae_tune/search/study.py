@@ -141,7 +141,7 @@ class Study:
             file: the name of one of its files, in place of these.
 
         Raises:
-            InputError: there are none (only those of the `search.keep_models` best trials are kept).
+            InputError: there are none (kept are the `search.keep_models` best trials and trained baselines).
             RunError: the file is damaged.
         """
         from bvae_tune.search.checkpoints import CheckpointFolder  # torch
@@ -152,9 +152,10 @@ class Study:
         except FileNotFoundError:
             newest = None if file else kept.latest()
         if newest is None:
-            why = f"search.keep_models is {self.config.search.keep_models}"
+            searched = f"search.keep_models is {self.config.search.keep_models}"
+            control = "of untrained networks and confirmations none are"
             raise InputError(
-                f"{record.label}: its weights are not kept; {why if record.kind == 'search' else 'it is a control'}"
+                f"{record.label}: its weights are not kept; {searched if record.kind == 'search' else control}"
             )
         return newest
 

@@ -96,9 +96,11 @@ def test_the_kl_reached_stands_beside_beta_everywhere(
 
 
 def test_kept_weights_score_as_the_search_said(study: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
-    for record in Study.open(study).trials:
+    opened = Study.open(study)
+    for record in (*opened.trials, opened.controls[1]):
         assert record.result is not None
-        found = json.loads(invoke("evaluate", study, "--trial", record.number, "--json").stdout)
+        wanted = record.number if record.kind == "search" else "beta=1"
+        found = json.loads(invoke("evaluate", study, "--trial", wanted, "--json").stdout)
         assert found["score"] == pytest.approx(record.result.score.score, abs=0.005)
         assert found["information"] == pytest.approx(record.result.score.information, abs=1e-3)
     other = json.loads(invoke("evaluate", study, "--set", "metric.pairs=2", "--json").stdout)

@@ -32,3 +32,11 @@ def test_images_without_the_factors_of_shapes(
     assert "images of three shapes in every combination" in refused.stderr
     assert expected in refused.stderr
     assert not list((tmp_path / "runs").iterdir())
+
+
+def test_an_error_names_no_setting_that_nobody_gave(reproduce_here: Reproduce, tmp_path: Path) -> None:
+    refused = reproduce_here("fig6", tmp_path, "--set", "training.steps=7")
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "error: search space, training.report_every: steps 7 is no multiple of report_every 20; steps 20 would be\n"
+    )

@@ -120,8 +120,11 @@ def test_the_folder_stays_small_and_keeps_the_weights_of_the_best(finished: Stud
     assert best is not None
     kept = {best.number, whole.number if whole else best.number}
     assert {int(path.name) for path in (finished.path / "trials").iterdir()} == kept
-    assert list((finished.path / "controls").iterdir()) == []
-    assert finished.checkpoint(best).weights
+    assert {path.name for path in (finished.path / "controls").iterdir()} == {"00001"}
+    untrained, one = finished.controls
+    assert finished.checkpoint(best).weights.keys() == finished.checkpoint(one).weights.keys()
+    with pytest.raises(InputError, match="of untrained networks"):
+        finished.checkpoint(untrained)
     dropped = next(trial for trial in finished.trials if trial.number not in kept)
     with pytest.raises(InputError, match="keep_models is 1"):
         finished.checkpoint(dropped)
@@ -156,7 +159,7 @@ def test_progress_and_cost_are_told(finished: Study, told: io.StringIO) -> None:
 
 def test_a_finished_study_is_extended_and_its_trials_are_not_run_again(own_copy: Path, invoke: Invoke) -> None:
     before = Study.open(own_copy).trials
-    left = own_copy / "controls" / "00001"  # as by a kill right after the end of a trial
+    left = own_copy / "controls" / "00000"  # as by a kill right after the end of a trial
     left.mkdir(parents=True)
     assert resume(own_copy).trials == before
     assert not left.exists()
