@@ -180,9 +180,10 @@ def _portrait_axes(
     names = [f"z{latent}" for latent in portrait.latents]
     if portrait.variance is not None:
         names = [f"{name}\n{variance:.2f}" for name, variance in zip(names, portrait.variance, strict=True)]
-        images.set_xlabel("latent and the variance of its posterior", fontsize=SMALL, color=INK)
+        words = "latent and the variance of its posterior"
     else:
-        images.set_xlabel("code; images are drawn with the noise variables at 0", fontsize=SMALL, color=INK)
+        words = "code; images are drawn with the noise variables at 0"
+    images.set_xlabel(words, x=len(names) / 2 / widest, fontsize=SMALL, color=INK)
     images.set_xticks([column + 0.5 for column in range(len(names))], names)
 
 
