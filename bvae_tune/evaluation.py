@@ -11,14 +11,14 @@ from bvae_tune.metrics.protocol import TrialScore, score_codes
 from bvae_tune.models.networks import Codes, Encoder
 
 
-def encode_labelled(encoder: Encoder, store: ImageStore, labels: WeakLabels, batch: int = 512) -> Codes:
+def encode_labelled(encoder: Encoder, store: ImageStore, labels: WeakLabels, batch: int = 128) -> Codes:
     """Codes of every labelled image, in the order of `labels.indices`, on the CPU.
 
     Args:
         encoder: R replicas.
         store: where the images are.
         labels: which images.
-        batch: images encoded at a time.
+        batch: images encoded at a time; of more, the activations leave the cache.
 
     Returns:
         mean (R, n, M) and logvar (R, n, M) or None, float32.

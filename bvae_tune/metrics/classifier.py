@@ -108,7 +108,7 @@ def fit_lbfgs(problem: SoftmaxProblem) -> Fit:
         jac=True,
         method="L-BFGS-B",
         callback=stop,
-        options={"maxiter": LBFGS_ITERATIONS, "maxfun": 2 * LBFGS_ITERATIONS, "gtol": 0.0, "ftol": 0.0, "maxcor": 20},
+        options={"maxiter": LBFGS_ITERATIONS, "maxfun": 2 * LBFGS_ITERATIONS, "gtol": 0.0, "ftol": 0.0, "maxcor": 40},
     )
     weights = weights_at(found.x)
     loss, gradient = problem.loss_and_gradient(weights)
