@@ -101,7 +101,10 @@ def fig6(
     scale: Scaled = Scale.CPU,
     run: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Draw the best trial of this study of 2D shapes instead; nothing is trained."),
+        typer.Option(
+            metavar="RUN",
+            help="Draw the best trial of this study of 2D shapes and its β = 1 instead; nothing is trained.",
+        ),
     ] = None,
     image: Annotated[
         int | None, typer.Option(metavar="N", help="The image that is traversed; the first labelled one if left out.")
