@@ -123,14 +123,14 @@ def make_plan(config: StudyConfig) -> Plan:
     trials = min(config.search.trials, trials_possible(config.space, config.search) or config.search.trials)
     at_once = max(1, min(placement.concurrent, trials))
     calibration = calibrate(config, model, training, placement, at_once)
-    trained = trials + sum(label != "untrained" for label in config.search.baselines)
+    trained_baselines = sum(label != "untrained" for label in config.search.baselines)
     controls = len(config.search.baselines)
     reports = max(1, math.ceil(training.steps / training.report_every))
     seconds_per_trial = training.steps * calibration.seconds_per_step + reports * calibration.seconds_per_report
-    rounds = math.ceil(trained / at_once)
+    rounds = math.ceil((trials + trained_baselines) / at_once)
     record = _BYTES_PER_STUDY + (trials + controls) * reports * config.protocol.replicas * _BYTES_PER_REPORT
     # The best trials, the best that represents every factor, and the trained baselines.
-    kept = (min(config.search.keep_models + 1, trials) + trained - trials) * calibration.weights_bytes
+    kept = (min(config.search.keep_models + 1, trials) + trained_baselines) * calibration.weights_bytes
     return Plan(
         trials=trials,
         controls=controls,

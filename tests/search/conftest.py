@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,16 @@ def make_space(squares: Path) -> Callable[..., dict[str, Any]]:
         return space
 
     return make
+
+
+@pytest.fixture(scope="session")
+def own_mounts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A shell that takes a script and its arguments; what it mounts, only it and its children see."""
+    shell = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    tried = [*shell, 'mount -t tmpfs tmpfs "$0"', str(tmp_path_factory.mktemp("mount"))]
+    if subprocess.run(tried, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a file system of his own")
+    return shell
 
 
 @pytest.fixture

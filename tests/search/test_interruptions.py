@@ -20,29 +20,26 @@ from bvae_tune.search.study import Study
 
 MakeSpace = Callable[..., dict[str, Any]]
 
-# A file system of two megabytes in a mount namespace of its own; $1 is where, the rest the command.
-SMALL_DISK = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+# A file system of two megabytes over $0; the rest is the command.
 MOUNT = 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'
 
 FULL_DISK = """
 import shutil, sys
 from pathlib import Path
 from bvae_tune.errors import RunError
-from bvae_tune.search.cluster import ray_session
 from bvae_tune.search.runner import resume, search
 from bvae_tune.search.study import Study
 
 disk = Path(sys.argv[1])
 ballast = disk / "ballast"
 ballast.write_bytes(bytes(shutil.disk_usage(disk).free - int(sys.argv[3])))
-with ray_session(None):
-    try:
-        search(sys.argv[2], name="study", storage=disk)
-    except RunError as error:
-        print("refused:", error)
-    ballast.unlink()
-    before = [trial for trial in Study.open(disk / "study").trials if trial.state == "complete"]
-    study = resume(disk / "study")
+try:
+    search(sys.argv[2], name="study", storage=disk)
+except RunError as error:
+    print("refused:", error)
+ballast.unlink()
+before = [trial for trial in Study.open(disk / "study").trials if trial.state == "complete"]
+study = resume(disk / "study")
 assert study.trials[: len(before)] == before
 print("resumed:", [trial.state for trial in study.trials], [record.state for record in study.controls])
 """
@@ -58,12 +55,12 @@ def space_file(make_space: MakeSpace, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "room", [150_000, *(pytest.param(n, marks=pytest.mark.soak) for n in range(50_000, 400_000, 50_000))]
 )
-def test_a_full_disk_ends_the_search_and_loses_nothing(space_file: Path, tmp_path: Path, room: int) -> None:
+def test_a_full_disk_ends_the_search_and_loses_nothing(
+    own_mounts: list[str], space_file: Path, tmp_path: Path, room: int
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run([*SMALL_DISK, MOUNT, str(disk), "true"], capture_output=True).returncode:
-        pytest.skip("this machine lets nobody mount a file system of his own")
-    command = [*SMALL_DISK, MOUNT, str(disk), sys.executable, "-c", FULL_DISK, str(disk), str(space_file), str(room)]
+    command = [*own_mounts, MOUNT, str(disk), sys.executable, "-c", FULL_DISK, str(disk), str(space_file), str(room)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     refused, resumed = done.stdout.splitlines()
