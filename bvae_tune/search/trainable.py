@@ -51,6 +51,7 @@ class BetaVAETrainable(tune.Trainable):
             import torch
 
             from bvae_tune.search.trial_run import NodeError, TrialData, TrialRun
+            from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory
         self._data = self._data or TrialData()
         self._run = self._run or TrialRun(self._task, self._data)
         try:
@@ -66,6 +67,8 @@ class BetaVAETrainable(tune.Trainable):
         except torch.AcceleratorError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                return {"done": True, "reason": f"out of memory ({error}); {OUT_OF_MEMORY_ADVICE}"}
             reason = f"{type(error).__name__}: {error}"
             return {"done": True, "reason": reason, "traceback": traceback.format_exc()}
         return {

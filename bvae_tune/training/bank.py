@@ -17,7 +17,7 @@ from bvae_tune.training.batches import BatchPlan, OneFactorBatches, UniformBatch
 from bvae_tune.training.config import TrainingConfig
 from bvae_tune.training.dcign import DCIGN, factor_grid
 from bvae_tune.training.infogan import InfoGAN
-from bvae_tune.training.memory import is_out_of_memory, keep_freed_memory
+from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory, keep_freed_memory
 from bvae_tune.training.state import on_host
 from bvae_tune.training.vae import BetaVAE, Learner, StepLosses
 
@@ -120,8 +120,7 @@ class Bank:
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise RunError(
-                    f"out of memory at step {self.step_count} with one replica at a time; "
-                    "lower training.batch_size or model.widths, or run fewer trials at once"
+                    f"out of memory at step {self.step_count} with one replica at a time; {OUT_OF_MEMORY_ADVICE}"
                 ) from error
             raise
 

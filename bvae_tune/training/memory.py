@@ -8,6 +8,8 @@ from functools import cache
 
 import torch
 
+OUT_OF_MEMORY_ADVICE = "lower training.batch_size or model.widths, or run fewer trials at once"
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 

@@ -279,6 +279,24 @@ def test_failed_trials_have_their_reason_and_the_study_goes_on(
     assert all("learning rate" in (trial.reason or "") for trial in failed)
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "when"),
+    [("training.batch_size", [10**14, 16], "at step 0"), ("model.widths", [[10**13], [16]], "tried to allocate")],
+)
+def test_a_trial_that_no_memory_can_hold_fails_with_its_reason_and_the_study_goes_on(
+    make_space: MakeSpace, tmp_path: Path, key: str, values: list[Any], when: str
+) -> None:
+    space = make_space(space={key: {"grid": values}}, model={"beta": 2.0}, search={"sampler": "grid", "baselines": []})
+    told = io.StringIO()
+    study = bvae_tune.search(space, name="starved", storage=tmp_path, console=Console(file=told, width=400))
+    starved, fed = study.trials
+    assert (starved.state, fed.state) == ("failed", "complete")
+    assert re.match(f"out of memory.*{when}.*lower training.batch_size or model.widths", starved.reason or "")
+    assert f"trial 0: failed: {starved.reason}" in told.getvalue()
+    assert "Traceback" not in told.getvalue()
+    assert study.best == fed
+
+
 def test_pruned_trials_keep_their_scores_and_are_never_the_best(make_space: MakeSpace, tmp_path: Path) -> None:
     space = make_space(
         search={"trials": 8, "pruner": "halving", "min_resource": 10, "baselines": []}, training={"steps": 40}
