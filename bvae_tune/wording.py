@@ -12,6 +12,11 @@ def command(name: str, path: Path) -> str:
     return f"bvae-tune {name} {shlex.quote(str(path))}"
 
 
+def counted(number: float, what: str) -> str:
+    """`1 trial`, `3 trials`, `0.5 GPUs`."""
+    return f"{number:g} {what}" + ("" if number == 1 else "s")
+
+
 def percent(share: float | None) -> str:
     """A share in [0, 1] as `72.3%`; a dash where there is none."""
     return "–" if share is None else f"{100 * share:.1f}%"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bvae_tune.wording import clock, command, duration, nats, percent, percent_with_spread, significant
+from bvae_tune.wording import clock, command, counted, duration, nats, percent, percent_with_spread, significant
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,11 @@ def test_a_clock_is_short_enough_for_a_column() -> None:
         "1:00:00",
         "3:10:05",
     ]
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [counted(number, "trial") for number in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
+    assert [counted(number, "GPU") for number in (0.5, 1.0)] == ["0.5 GPUs", "1 GPU"]
 
 
 def test_shares_are_shown_as_percent_with_their_spread_if_they_have_one() -> None:

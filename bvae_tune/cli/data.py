@@ -76,7 +76,7 @@ def info(
     out = console()
     with building(None if as_json else out) as progress:
         store = open_dataset(dataset_at(source, size, channels, pattern), progress)
-    path = output_file(sheet or store.path.with_suffix(".png"), "--sheet")
+    path = output_file(sheet or store.path.with_suffix(".png"), "--sheet", ".png")
     facts = read_facts(store)
     write_png(sample_sheet(store), path)
     if as_json:

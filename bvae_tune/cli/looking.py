@@ -56,7 +56,7 @@ def traverse(
         raise InputError("--image and --image-seed: give one of them")
     study, record, file = find_trial(run, trial, storage)
     kind = "" if record.kind == "search" else f"{record.kind}-"
-    path = output_file(output or study.path / f"traversals-{kind}{record.number:05d}.png", "--output")
+    path = output_file(output or study.path / f"traversals-{kind}{record.number:05d}.png", "--output", ".png")
     found = decode(study, record, image, image_seed=image_seed, file=file)
     beta = "" if math.isnan(record.beta) else f"β {significant(record.beta)}, "
     title = f"{study.name}, {record.label}: {beta}M {record.latent_size}, image {found.image}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +26,28 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, width=_WIDTH_ELSEWHERE)
 
 
+@contextmanager
+def working(out: Console, what: str) -> Iterator[None]:
+    """Says what is being done for the time of it: with a spinner on a terminal, as a line elsewhere."""
+    if not out.is_terminal:
+        out.print(what)
+    with out.status(what):
+        yield
+
+
 def print_json(data: Any) -> None:
     """One JSON document on standard output; numbers that JSON does not know become null."""
     print(json.dumps(_finite(data), indent=2, ensure_ascii=False))
 
 
-def output_file(path: Path, option: str) -> Path:
-    """The path, if a plain file can be written there (over one that stands there); InputError if not."""
+def output_file(path: Path, option: str, ending: str = "") -> Path:
+    """The path, if it has that ending and a plain file can be written there, over one that stands there.
+
+    Raises:
+        InputError: it has another ending, or none can be written there.
+    """
+    if not path.name.lower().endswith(ending):
+        raise InputError(f"{option} {path}: the file will be a {ending[1:].upper()}; give a name that ends in {ending}")
     if (path.exists() and not path.is_file()) or not path.absolute().parent.is_dir():
         raise InputError(f"{option} {path}: give a file in a folder that exists")
     return path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bvae_tune.cli.arguments import STORAGE, Address, Json, Settings, Storage
-from bvae_tune.cli.printing import console, print_json
+from bvae_tune.cli.printing import console, print_json, working
 from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
 
@@ -128,7 +128,7 @@ def fig6(
         if name or settings or address:
             raise InputError("--run draws a study as it is: leave out --name, --set and --address")
         study = Study.open(find_run(run, storage))
-    with _interruptible(study), out.status("encoding the images"):
+    with _interruptible(study), working(out, "encoding the images"):
         portraits = read_portraits(study, image, IMAGES[scale])
     path = study.path / "fig6.png"
     write_png(portraits_figure(portraits, f"Fig. 6 on {study.facts['dataset']['name']} ({study.name})"), path)

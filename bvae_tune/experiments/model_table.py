@@ -31,7 +31,7 @@ from bvae_tune.metrics.protocol import TrialScore
 from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.study import Study
 from bvae_tune.space import load_space
-from bvae_tune.wording import significant
+from bvae_tune.wording import counted, significant
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -197,7 +197,7 @@ def read_systems(study: Study, effort: Effort, told: Callable[[str], None] = lam
     ]
     best = study.best
     if best is not None and best.result is not None:
-        budget = f"β {significant(best.beta)} of {len(study.trials)} trials; {_budget(study, best)}"
+        budget = f"β {significant(best.beta)} of {counted(len(study.trials), 'trial')}; {_budget(study, best)}"
         rows.append(System(BEST_CONV, None, best.result.score, budget))
     return rows
 

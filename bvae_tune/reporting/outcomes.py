@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bvae_tune.reporting.tables import information
-from bvae_tune.wording import duration, percent, percent_with_spread
+from bvae_tune.wording import counted, duration, percent, percent_with_spread
 
 if TYPE_CHECKING:
     from bvae_tune.metrics.protocol import TrialScore
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def plan_table(plan: Plan) -> RenderableType:
     """Trials, resources, memory, disk and time of a search, and how they were found."""
     cost, place = plan.calibration, plan.placement
-    gpus = f" and {_counted(place.gpus, 'GPU')}" if place.gpus else ""
+    gpus = f" and {counted(place.gpus, 'GPU')}" if place.gpus else ""
     factors = ", ".join(f"{name} {values} values" for name, values in plan.factors.items())
     replicas = f" of {plan.replicas} replicas" if plan.replicas > 1 else ""
     rows = [
-        ("trials", f"{plan.trials}{replicas} and {plan.controls} baselines"),
+        ("trials", f"{plan.trials}{replicas} and {counted(plan.controls, 'baseline')}"),
         ("labels", f"{plan.labelled:,} images; {factors}; chance {percent(plan.chance)}"),
         *((f"{name} takes no part", why) for name, why in plan.unusable.items()),
-        ("at once", f"{plan.measured_at_once}, each with {_counted(place.cpus, 'CPU')}{gpus}"),
-        ("a trial", f"{plan.steps:,} steps, {plan.reports} reports"),
+        ("at once", f"{plan.measured_at_once}, each with {counted(place.cpus, 'CPU')}{gpus}"),
+        ("a trial", f"{plan.steps:,} steps, {counted(plan.reports, 'report')}"),
         ("parameters", f"{cost.parameters:,} of one replica"),
         ("memory", f"{_size(cost.memory_bytes)} a trial, {_size(plan.memory_bytes)} at once; Ray's own not counted"),
         *([("GPU memory", f"{_size(cost.gpu_bytes)} a trial, images included")] if cost.gpu_bytes else []),
@@ -74,10 +74,6 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _counted(number: float, what: str) -> str:
-    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
 
 
 def _size(count: float) -> str:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bvae_tune.search.records import FINISHED, TrialRecord
-from bvae_tune.wording import clock, duration, percent, percent_with_spread, significant
+from bvae_tune.wording import clock, counted, duration, percent, percent_with_spread, significant
 
 STATE_STYLES = {"running": "cyan", "complete": "", "pruned": "dim", "failed": "red"}
 FAILURES_SHOWN = 3
@@ -73,10 +73,9 @@ class Progress:
             if self._live is not None:
                 self._live.start()
             else:
-                totals = {"trials": self._totals["trials"], "baselines and confirmations": self._totals["controls"]}
-                self._line(
-                    f"{self._title}: {', '.join(f'{number} {name}' for name, number in totals.items() if number)}"
-                )
+                totals = {"trial": self._totals["trials"], "control": self._totals["controls"]}
+                told = ", ".join(counted(number, name) for name, number in totals.items() if number)
+                self._line(f"{self._title}: {told}{' (baselines and confirmations)' if totals['control'] else ''}")
         return self
 
     def __exit__(
@@ -181,9 +180,9 @@ class Progress:
 
     def _count(self) -> str:
         trials = sum(self._counts[True, state] for state in FINISHED)
-        parts = [f"{trials} of {self._totals['trials']} trials"] if self._totals["trials"] else []
+        parts = [f"{trials} of {counted(self._totals['trials'], 'trial')}"] if self._totals["trials"] else []
         if self._totals["controls"]:
-            parts.append(f"{self._count_in(*FINISHED) - trials} of {self._totals['controls']} controls")
+            parts.append(f"{self._count_in(*FINISHED) - trials} of {counted(self._totals['controls'], 'control')}")
         for state in ("pruned", "failed"):
             if number := self._count_in(state):
                 parts.append(f"{number} {state}")

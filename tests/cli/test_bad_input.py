@@ -113,6 +113,7 @@ def test_a_study_that_is_not_there(invoke: Callable[..., CompletedProcess[str]],
         (["traverse", "--image", "108"], "0 to 107"),
         (["traverse", "--image", "1", "--image-seed", "1"], "give one of them"),
         (["traverse", "--output", "nowhere/a.png"], "a folder that exists"),
+        (["traverse", "--output", "a.txt"], "a name that ends in .png"),
         (["trials", "--parquet", "nowhere/a.parquet"], "a folder that exists"),
         (["resume", "--trials", "-1"], "--trials"),
         (["confirm", "--seeds", "1"], "--seeds"),
@@ -130,12 +131,12 @@ def test_options_on_a_study_are_checked(
 def test_results_go_to_plain_files_only(
     invoke: Callable[..., CompletedProcess[str]], study: Path, tmp_path: Path
 ) -> None:
-    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.png")
     for command, option in (("trials", "--parquet"), ("traverse", "--output")):
-        outcome = invoke(command, study, option, tmp_path / "pipe")
+        outcome = invoke(command, study, option, tmp_path / "pipe.png")
         assert outcome.returncode == 2
         assert "give a file" in outcome.stderr
-    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "pipe.png").is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -55,12 +55,12 @@ def test_without_a_terminal_each_finished_trial_is_one_plain_line(make_record: M
     lines = written(console).splitlines()
     assert progress.error is None
     assert [line.split(":")[0] for line in lines] == ["shapes", "untrained", "trial 0", "trial 1", "trial 2", "shapes"]
-    assert lines[0] == "shapes: 3 trials, 1 baselines and confirmations"
+    assert lines[0] == "shapes: 3 trials, 1 control (baselines and confirmations)"
     assert "60.0% (β 4, M 3, 41 s); 2 of 3 trials" in lines[2]
     assert "best 60.0% (L = 4): trial 0, β 4 (β_norm 0.00293), M 3" in lines[2]
     assert "pruned at step 200 with 30.0%" in lines[3]
     assert "failed: the loss is not finite" in lines[4]
-    assert "3 of 3 trials, 1 of 1 controls, 1 pruned, 1 failed after" in lines[5]
+    assert "3 of 3 trials, 1 of 1 control, 1 pruned, 1 failed after" in lines[5]
     assert "\x1b" not in written(console)
 
 
