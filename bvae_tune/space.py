@@ -108,6 +108,9 @@ class SearchConfig:
 class ResourcesConfig:
     """What one trial takes of the machine or cluster, and how many run at once.
 
+    Trials of a grid that differ in β alone can train as one bank, `trials_per_bank` of them on what one trial takes; it
+    counts as one of the `concurrent_trials`.
+
     `auto`: a GPU for each trial if there are any, else a core; as many trials at once as fit. Fractions of a GPU are
     allowed (0.25: four trials share one).
     """
@@ -115,8 +118,11 @@ class ResourcesConfig:
     cpus_per_trial: int | float = 1
     gpus_per_trial: Literal["auto"] | int | float = "auto"
     concurrent_trials: Literal["auto"] | int = "auto"
+    trials_per_bank: int = 1
 
     def __post_init__(self) -> None:
+        if self.trials_per_bank < 1:
+            raise InputError(f"resources.trials_per_bank: {self.trials_per_bank} must be at least 1")
         if not 0 < self.cpus_per_trial < math.inf:
             raise InputError(f"resources.cpus_per_trial: {self.cpus_per_trial} must be above 0")
         gpus = self.gpus_per_trial
@@ -381,6 +387,12 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
             f"steps {training.steps} is no multiple of report_every {training.report_every}; "
             f"steps {reports * training.report_every} would be",
         )
+    if config.resources.trials_per_bank > 1:
+        together = ("resources", "trials_per_bank")
+        if search.sampler != "grid" or search.pruner != "none":
+            fail(together, "trials share a bank in a grid without a pruner only: sampler grid, pruner none")
+        if list(space)[-1] not in (full_key("beta"), full_key("beta_norm")):
+            fail(together, "trials that share a bank differ in β alone: name it as the last key of space")
     if search.min_resource is not None and "training.steps" not in space and search.min_resource > training.steps:
         fail(("search", "min_resource"), f"{search.min_resource} is above training.steps ({training.steps})")
     if search.min_resource is not None and steps_fixed and search.min_resource % training.report_every:

@@ -148,6 +148,12 @@ def test_an_unknown_name_lists_the_packaged_ones() -> None:
         ("search: {trials: 3}", "search:", ["line 14, search", "group of keys"]),
         ("search: {", "resources: {gpus_per_trial: 1.5}\nsearch: {", ["line 14, resources.gpus_per_trial", "fraction"]),
         ("search: {", "resources: {cpus_per_trial: 0}\nsearch: {", ["line 14, resources.cpus_per_trial", "above 0"]),
+        (
+            "search: {",
+            "resources: {trials_per_bank: 0}\nsearch: {",
+            ["line 14, resources.trials_per_bank", "at least 1"],
+        ),
+        ("search: {", "resources: {trials_per_bank: 2}\nsearch: {", ["line 14, resources.trials_per_bank", "grid"]),
         ("search: {", "resources: {concurrent_trials: 0}\nsearch: {", ["line 14, resources.concurrent", "at least 1"]),
         ("search: {", "model: {}\nsearch: {", ["line 14, model", "given twice (first on line 3)"]),
         ("steps: 1e2", "steps: [1", ["line 10", "not valid YAML"]),

@@ -1,7 +1,7 @@
 """Fig. 5 right: the score over a grid of β_norm and M.
 
-Each cell is a trial of a grid search, and its replicas are one bank (not all β of an M): so every cell has a record, a
-checkpoint and a core of its own, and ten replicas fill a GPU as ten β would.
+Each cell is a trial of a grid search, with a record and checkpoints of its own; a column, one M with all its β, is one
+bank (`resources.trials_per_bank`).
 
 The paper's claims: for a given M the score is an inverted U in β_norm, its peak moves to higher β_norm as M grows, and
 good reconstructions go with entangled codes.

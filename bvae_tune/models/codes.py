@@ -37,6 +37,10 @@ class Decoder(Protocol):
 class Trained(Encoder, Decoder, Protocol):
     """An Encoder and a Decoder of R replicas, with the parameters that they compute with."""
 
+    def only(self, replicas: slice) -> Trained:
+        """Some of the replicas; the parameters are views."""
+        ...
+
     @property
     def parameters(self) -> Mapping[str, Tensor]:
         """Name -> (R, ...) float32: what is kept of a trained model."""

@@ -19,6 +19,7 @@ Table 1 names the layers and leaves open how they fit together. Here, as A.2 say
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,6 +153,10 @@ class TrainedInfoGAN:
 
     network: GenerativeNetwork
     parameters: Parameters
+
+    def only(self, replicas: slice) -> TrainedInfoGAN:
+        """Some of the replicas; the parameters are views."""
+        return dataclasses.replace(self, parameters={name: of[replicas] for name, of in self.parameters.items()})
 
     @property
     def replicas(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -118,6 +119,10 @@ class TrainedModel:
     model: ModelConfig
     network: Network
     parameters: Parameters
+
+    def only(self, replicas: slice) -> TrainedModel:
+        """Some of the replicas; the parameters are views."""
+        return dataclasses.replace(self, parameters={name: of[replicas] for name, of in self.parameters.items()})
 
     @property
     def replicas(self) -> int:

@@ -23,15 +23,18 @@ def plan_table(plan: Plan) -> RenderableType:
     gpus = f" and {counted(place.gpus, 'GPU')}" if place.gpus else ""
     factors = ", ".join(f"{name} {values} values" for name, values in plan.factors.items())
     replicas = f" of {plan.replicas} replicas" if plan.replicas > 1 else ""
+    alone = plan.trials_per_bank == 1
+    what = "trial" if alone else "bank"
+    at_once = counted(plan.measured_at_once, what) + ("" if alone else f" of {plan.trials_per_bank} trials")
     rows = [
         ("trials", f"{plan.trials}{replicas} and {counted(plan.controls, 'baseline')}"),
         ("labels", f"{plan.labelled:,} images; {factors}; chance {percent(plan.chance)}"),
         *((f"{name} takes no part", why) for name, why in plan.unusable.items()),
-        ("at once", f"{plan.measured_at_once}, each with {counted(place.cpus, 'CPU')}{gpus}"),
+        ("at once", f"{at_once}, each with {counted(place.cpus, 'CPU')}{gpus}"),
         ("a trial", f"{plan.steps:,} steps, {counted(plan.reports, 'report')}"),
         ("parameters", f"{cost.parameters:,} of one replica"),
-        ("memory", f"{_size(cost.memory_bytes)} a trial, {_size(plan.memory_bytes)} at once; Ray's own not counted"),
-        *([("GPU memory", f"{_size(cost.gpu_bytes)} a trial, images included")] if cost.gpu_bytes else []),
+        ("memory", f"{_size(cost.memory_bytes)} a {what}, {_size(plan.memory_bytes)} at once; Ray's own not counted"),
+        *([("GPU memory", f"{_size(cost.gpu_bytes)} a {what}, images included")] if cost.gpu_bytes else []),
         ("images", f"{_size(plan.images_bytes)} on disk, mapped once for all trials of a machine"),
         ("checkpoint", f"{_size(cost.checkpoint_bytes)}; {_size(cost.weights_bytes)} of weights where they are kept"),
         ("disk", f"{_size(plan.disk_bytes)} at the end, up to {_size(plan.peak_disk_bytes)} while it runs"),
@@ -45,8 +48,8 @@ def plan_table(plan: Plan) -> RenderableType:
     if plan.memory_bytes > plan.memory_free_bytes:
         advice = f"more than the {_size(plan.memory_free_bytes)} free here: lower resources.concurrent_trials"
         rows.append(("beware", f"{_size(plan.memory_bytes)} of memory is {advice}"))
-    trials = "one trial" if plan.measured_at_once == 1 else f"{plan.measured_at_once} trials side by side"
-    note = f"Measured on this machine: a few seconds of {trials}, with the largest sizes that the space allows."
+    measured = counted(plan.measured_at_once, what) + (" side by side" if plan.measured_at_once > 1 else "")
+    note = f"Measured on this machine: a few seconds of {measured}, with the largest sizes that the space allows."
     return Group(_pairs(rows), Text(note, style="dim"))
 
 

@@ -21,7 +21,7 @@ from bvae_tune.metrics.factor_change import pair_tables
 from bvae_tune.models.config import TABLE_1_WIDTHS, ModelConfig
 from bvae_tune.search.checkpoints import KEPT_WHILE_RUNNING
 from bvae_tune.search.cluster import Placement, placement_on
-from bvae_tune.search.sampling import trials_possible
+from bvae_tune.search.sampling import bank_size, trials_possible
 from bvae_tune.space import Distribution, Scalar, StudyConfig, configure
 from bvae_tune.training.config import TrainingConfig
 
@@ -38,14 +38,14 @@ _BYTES_PER_STUDY = 200_000
 
 @dataclass(frozen=True)
 class Calibration:
-    """A few steps of one trial, measured.
+    """A few steps of one trial, or of a bank of trials, measured.
 
     Attributes:
         parameters: of one replica.
-        weights_bytes, checkpoint_bytes: of all replicas; the checkpoint has the optimiser's state too.
+        weights_bytes, checkpoint_bytes: of a trial's replicas; the checkpoint has the optimiser's state too.
         memory_bytes: what the process held of its own: not the images' file, which all trials of a machine share.
         gpu_bytes: the most that was allocated on the GPU, images included; 0 on a CPU.
-        seconds_per_step, seconds_per_report: training, and evaluating once.
+        seconds_per_step, seconds_per_report: training, and evaluating once; a trial's share of its bank's.
     """
 
     parameters: int
@@ -66,13 +66,14 @@ class Plan:
         replicas: of each.
         steps, reports: of a trial.
         placement: what a trial gets, and how many run at once.
+        trials_per_bank: that share what a trial gets; such a bank counts as one of those at once.
         labelled: images with labels.
         factors: those that take part -> how many values the labelled images show of each.
         unusable: those that take no part -> why.
         chance: the score of guessing.
         images_bytes: the dataset's file.
         calibration: the measured trial.
-        measured_at_once: so many trials were measured side by side.
+        measured_at_once: so many trials, or banks, were measured side by side.
         memory_bytes: of all trials at once; memory_free_bytes: what this machine has free.
         disk_bytes: of the study's folder when it ends; peak_disk_bytes: while it runs.
         seconds_per_trial, seconds: of a trial, and of the study.
@@ -84,6 +85,7 @@ class Plan:
     steps: int
     reports: int
     placement: Placement
+    trials_per_bank: int
     labelled: int
     factors: dict[str, int]
     unusable: dict[str, str]
@@ -121,13 +123,15 @@ def make_plan(config: StudyConfig) -> Plan:
     placement = placement_on(config.resources, [node], embedded=True)
     model, training = costliest(config)
     trials = min(config.search.trials, trials_possible(config.space, config.search) or config.search.trials)
-    at_once = max(1, min(placement.concurrent, trials))
+    together = bank_size(config)
+    banks = math.ceil(trials / together)
+    at_once = max(1, min(placement.concurrent, banks))
     calibration = calibrate(config, model, training, placement, at_once)
     trained_baselines = sum(label != "untrained" for label in config.search.baselines)
     controls = len(config.search.baselines)
     reports = max(1, math.ceil(training.steps / training.report_every))
     seconds_per_trial = training.steps * calibration.seconds_per_step + reports * calibration.seconds_per_report
-    rounds = math.ceil((trials + trained_baselines) / at_once)
+    rounds = math.ceil((banks + trained_baselines) / at_once)
     record = _BYTES_PER_STUDY + (trials + controls) * reports * config.protocol.replicas * _BYTES_PER_REPORT
     # The best trials, the best that represents every factor, and the trained baselines.
     kept = (min(config.search.keep_models + 1, trials) + trained_baselines) * calibration.weights_bytes
@@ -138,6 +142,7 @@ def make_plan(config: StudyConfig) -> Plan:
         steps=training.steps,
         reports=reports,
         placement=placement,
+        trials_per_bank=together,
         labelled=len(labels.indices),
         factors={labels.names[k]: len(set(labels.factors[:, k].tolist()) - {-1}) for k in tables.factors},
         unusable=tables.unusable,
@@ -149,9 +154,9 @@ def make_plan(config: StudyConfig) -> Plan:
         memory_free_bytes=psutil.virtual_memory().available,
         disk_bytes=record + kept,
         # One more than is kept while it is written.
-        peak_disk_bytes=record + kept + at_once * (KEPT_WHILE_RUNNING + 1) * calibration.checkpoint_bytes,
+        peak_disk_bytes=record + kept + at_once * together * (KEPT_WHILE_RUNNING + 1) * calibration.checkpoint_bytes,
         seconds_per_trial=seconds_per_trial,
-        seconds=START_SECONDS + rounds * seconds_per_trial,
+        seconds=START_SECONDS + rounds * together * seconds_per_trial,
     )
 
 
@@ -210,21 +215,22 @@ def measure(
     torch.set_num_threads(threads)
     store: ImageStore = open_dataset(config.dataset)
     labels = load_labels(config.labels, store)
-    replicas = config.protocol.replicas
+    together = bank_size(config)
+    replicas = config.protocol.replicas * together
     seeds = range(number * replicas, (number + 1) * replicas)
     bank = Bank(model, training, store, seeds, device=device)
     bank.train(1)  # the first step allocates
     steps = max(1, int(MEASURED_SECONDS / bank.train(2).seconds))
-    seconds_per_step = bank.train(2 + steps).seconds / steps
+    seconds_per_step = bank.train(2 + steps).seconds / steps / together
     began = time.perf_counter()
     score(encode_labelled(bank, store, labels), labels, config.metric, config.protocol, config.search.seed)
-    seconds_per_report = time.perf_counter() - began
+    seconds_per_report = (time.perf_counter() - began) / together
     memory = psutil.Process().memory_info()
     weights = bank.weights().values()
     return Calibration(
         parameters=sum(tensor.numel() for tensor in weights) // replicas,
-        weights_bytes=sum(tensor.nbytes for tensor in weights),
-        checkpoint_bytes=sum(tensor.nbytes for tensor in bank.state().values()),
+        weights_bytes=sum(tensor.nbytes for tensor in weights) // together,
+        checkpoint_bytes=sum(tensor.nbytes for tensor in bank.state().values()) // together,
         memory_bytes=memory.rss - memory.shared,
         gpu_bytes=0 if device == "cpu" else torch.cuda.max_memory_allocated(device),
         seconds_per_step=seconds_per_step,

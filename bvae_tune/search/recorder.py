@@ -19,7 +19,7 @@ from bvae_tune.randomness import derive_seed
 from bvae_tune.search.folder import TENSORBOARD, trial_folder
 from bvae_tune.search.pruning import build_pruner, judge
 from bvae_tune.search.records import FINISHED, TrialRecord, TrialResult, read_trial, setting_of
-from bvae_tune.search.sampling import draw_parameters
+from bvae_tune.search.sampling import bank_of, draw_parameters
 from bvae_tune.search.study import Study, control_setting, kept_trials
 from bvae_tune.search.task import TrialTask
 from bvae_tune.space import configure
@@ -68,7 +68,7 @@ class Recorder:
         self._placement = placement
         self._progress = progress
         self._pruner = build_pruner(study.config.search)
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, dict[str, _Open]] = {}  # by Tune's id and the trial's folder: several share a bank
         self._searching = searching
         self._wanted = study.trials_wanted
         self._asked = len(study.searched.get_trials(deepcopy=False))
@@ -86,67 +86,82 @@ class Recorder:
         """Whether no trial can come any more: nothing is left to start, and nothing runs that could come back."""
         return not self._open and not self._left()
 
-    def next_task(self, trial_id: str) -> dict[str, Any] | None:
-        """The task of the next trial, known from now on by Tune's `trial_id`; None if there is none."""
+    def next_tasks(self, trial_id: str) -> tuple[TrialTask, ...]:
+        """The task of the next trial, or those of the next bank, known to Tune as `trial_id`; none if none is left."""
         with self._guarded():
             while self.error is None and self._left():
-                entry = self._take()
-                self._open[trial_id] = entry
-                try:
-                    task = self._task(entry)
-                except InputError as error:  # values that do not go together
-                    self._end_failed(self._open.pop(trial_id), str(error))
+                tasks = []
+                for entry in self._take():
+                    try:
+                        task = self._task(entry)
+                    except InputError as error:  # values that do not go together
+                        self._end_failed(entry, str(error))
+                    else:
+                        tasks.append(task)
+                        self._open.setdefault(trial_id, {})[task.folder] = entry
                     self._show(entry)
-                    continue
-                self._show(entry)
-                return {"task": task}
-        return None
+                if tasks:
+                    return tuple(tasks)
+        return ()
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Write a report down; whether the trial is to stop here."""
+        """Write a report down; whether Tune is to stop here."""
         if self.error is not None:
             return False
         with self._guarded():
-            entry = self._open[trial_id]
-            self._note(entry, result)
-            stop = entry.searched and self._pruned(entry)
-            if stop:
-                self._end(self._open.pop(trial_id), TrialState.PRUNED)
-            self._show(entry)
-            return stop
+            self._receive(trial_id, result)
+            return trial_id not in self._open
         return False
 
     def complete(self, trial_id: str, result: dict[str, Any]) -> None:
-        """The trial's last report, or its last words; nothing if it was pruned."""
-        entry = self._open.get(trial_id)
-        if entry is None or self.error is not None:
+        """The last report, or the last words; nothing if the trial was pruned."""
+        if trial_id not in self._open or self.error is not None:
             return
         with self._guarded():
             if "fatal" in result:
                 raise RunError(result["fatal"])
-            del self._open[trial_id]
-            if "reason" in result:
-                self._end_failed(entry, result["reason"], result.get("traceback"))
+            self._receive(trial_id, result)
+
+    def _receive(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Write down what each trial of a bank reports; those that are over leave it.
+
+        Of a trial that failed and left, a worker that took the bank over reports again.
+        """
+        bank = self._open[trial_id]
+        for report in result["reports"]:
+            entry = bank.get(report["folder"])
+            if entry is None:
+                continue
+            if "reason" in report:
+                self._end_failed(entry, report["reason"], report.get("traceback"))
             else:
-                self._note(entry, result)
-                self._end(entry, TrialState.COMPLETE, result["score"])
+                self._note(entry, report, result["node"])
+                if report["done"]:
+                    self._end(entry, TrialState.COMPLETE, report["score"])
+                elif entry.searched and self._pruned(entry):
+                    self._end(entry, TrialState.PRUNED)
             self._show(entry)
+            if entry.stored.state.is_finished():
+                del bank[report["folder"]]
+        if not bank:
+            del self._open[trial_id]
 
     def worker_failed(self, trial_id: str, how: str) -> None:
-        """A worker died or raised; Tune tries the trial again, or calls `fail` next."""
+        """A worker died or raised; Tune tries its trials again, or calls `fail` next."""
         with self._guarded():
-            entry = self._open[trial_id]
-            entry.failure = how
-            self._tell(f"{read_trial(entry.stored).label}: {how}")
+            bank = self._open[trial_id].values()
+            for entry in bank:
+                entry.failure = how
+            self._tell(f"{', '.join(read_trial(entry.stored).label for entry in bank)}: {how}")
 
     def fail(self, trial_id: str) -> None:
-        """The trial failed for good, for the reason that `worker_failed` heard last."""
+        """The worker failed for good, for the reason that `worker_failed` heard last."""
         if self.error is not None:
             return
         with self._guarded():
-            entry = self._open.pop(trial_id)
-            self._end_failed(entry, entry.failure)
-            self._show(entry)
+            for entry in self._open.pop(trial_id).values():
+                self._end_failed(entry, entry.failure)
+                self._show(entry)
 
     def show(self) -> None:
         """Show how all trials stand."""
@@ -182,15 +197,32 @@ class Recorder:
     def _left(self) -> bool:
         return bool(self._unfinished or self._waiting) or (self._searching and self._asked < self._wanted)
 
-    def _take(self) -> _Open:
+    def _take(self) -> list[_Open]:
+        """The next trial, and those that share its bank."""
         controls = self._study.control_trials
         position = next((i for i, (record, _, _) in enumerate(self._unfinished) if record is controls), None)
         if position is None and self._waiting:
             self._waiting -= 1
-            return _Open(controls, controls.ask(), searched=False)
-        if self._unfinished:
-            record, number, searched = self._unfinished.pop(position or 0)
-            return _Open(record, Trial(record, record.get_trials(deepcopy=False)[number]._trial_id), searched)
+            return [_Open(controls, controls.ask(), searched=False)]
+        if not self._unfinished:
+            return self._with_companions(self._ask())
+        record, number, searched = self._unfinished.pop(position or 0)
+        entry = _reopened(record, number, searched)
+        return self._with_companions(entry) if searched else [entry]
+
+    def _with_companions(self, entry: _Open) -> list[_Open]:
+        """A searched trial, then the others of its bank: unfinished ones, and new ones."""
+        bank = bank_of(entry.trial.number, self._study.config)
+        unfinished = [
+            waiting for waiting in self._unfinished if waiting[2] and bank_of(waiting[1], self._study.config) == bank
+        ]
+        self._unfinished = [waiting for waiting in self._unfinished if waiting not in unfinished]
+        entries = [entry, *(_reopened(*waiting) for waiting in unfinished)]
+        while self._asked < self._wanted and bank_of(self._asked, self._study.config) == bank:
+            entries.append(self._ask())
+        return entries
+
+    def _ask(self) -> _Open:
         self._asked += 1
         return _Open(self._study.searched, self._study.searched.ask(), searched=True)
 
@@ -225,22 +257,22 @@ class Recorder:
             gpu=self._placement.gpus > 0,
         )
 
-    def _note(self, entry: _Open, result: dict[str, Any]) -> None:
+    def _note(self, entry: _Open, report: dict[str, Any], node: str | None) -> None:
         """The report's numbers, once: a trial that goes on from a checkpoint gives its last report again.
 
         The intermediate value is written last and marks the report as recorded.
         """
         stored = entry.stored
-        step = int(result["step"])
+        step = int(report["step"])
         if step in stored.intermediate_values:
             return
-        report = TrialResult.from_dict(json.loads(result["result"]))
+        result = TrialResult.from_dict(json.loads(report["result"]))
         if self._tensorboard is not None:
-            self._tensorboard.write_result(read_trial(stored), report)
-        if entry.trial.user_attrs.get("node") != result["node"]:
-            entry.trial.set_user_attr("node", result["node"])
-        entry.trial.set_user_attr("result", report.to_dict())
-        entry.trial.report(report.score.score, step)
+            self._tensorboard.write_result(read_trial(stored), result)
+        if entry.trial.user_attrs.get("node") != node:
+            entry.trial.set_user_attr("node", node)
+        entry.trial.set_user_attr("result", result.to_dict())
+        entry.trial.report(result.score.score, step)
 
     def _pruned(self, entry: _Open) -> bool:
         if self._pruner is None:
@@ -258,7 +290,7 @@ class Recorder:
             trial = record.get_trials(deepcopy=False)[number]
             if "pruned_at" in trial.user_attrs:
                 self._unfinished.remove((record, number, searched))
-                entry = _Open(record, Trial(record, trial._trial_id), searched)
+                entry = _reopened(record, number, searched)
                 self._pruned(entry)
                 self._end(entry, TrialState.PRUNED)
 
@@ -279,6 +311,10 @@ class Recorder:
             entry.trial.set_user_attr("traceback", traceback)
         entry.trial.set_user_attr("reason", reason)
         self._end(entry, TrialState.FAIL)
+
+
+def _reopened(record: optuna.Study, number: int, searched: bool) -> _Open:
+    return _Open(record, Trial(record, record.get_trials(deepcopy=False)[number]._trial_id), searched)
 
 
 def tidy(study: Study) -> None:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial
 from bvae_tune.randomness import derive_seed, generator
 
 if TYPE_CHECKING:
-    from bvae_tune.space import Distribution, SearchConfig
+    from bvae_tune.space import Distribution, SearchConfig, StudyConfig
 
 
 def optuna_distribution(distribution: Distribution) -> BaseDistribution:
@@ -39,6 +39,28 @@ def grid_points(space: Mapping[str, Distribution]) -> list[dict[str, Any]]:
 def trials_possible(space: Mapping[str, Distribution], search: SearchConfig) -> int | None:
     """How many different trials there are at most: the grid's points; None for the samplers that never run out."""
     return len(grid_points(space)) if search.sampler == "grid" else None
+
+
+def bank_of(number: int, config: StudyConfig) -> tuple[int, int]:
+    """Which bank trains searched trial `number`: trials of one bank follow one another and differ in β alone.
+
+    The first number counts the grid's columns, β being its last and fastest key; the second the banks of a column.
+    """
+    if config.resources.trials_per_bank == 1:
+        return number, 0
+    column, place = divmod(number, _column(config))
+    return column, place // config.resources.trials_per_bank
+
+
+def bank_size(config: StudyConfig) -> int:
+    """How many searched trials a bank has at most."""
+    together = config.resources.trials_per_bank
+    return 1 if together == 1 else min(together, _column(config))
+
+
+def _column(config: StudyConfig) -> int:
+    """How many β the grid has."""
+    return len(list(config.space.values())[-1].choices)
 
 
 def draw_parameters(trial: Trial, space: Mapping[str, Distribution]) -> dict[str, Any]:

@@ -24,10 +24,10 @@ class RecordSearcher(Searcher):
         self._recorder = recorder
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray's hint lacks FINISHED
-        """The next trial; None while one may still be asked for, FINISHED when nothing can come any more."""
-        task = self._recorder.next_task(trial_id)
-        if task is not None:
-            return task
+        """The next trial, or those of a bank; None while one may still be asked for, FINISHED when none can come."""
+        tasks = self._recorder.next_tasks(trial_id)
+        if tasks:
+            return {"tasks": tasks}
         return Searcher.FINISHED if self._recorder.exhausted else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A trial as Ray Tune sees it: a class trainable whose worker serves one trial after another.
+"""A trial as Ray Tune sees it: a class trainable whose worker serves one after another.
 
 The driver imports this for its name only, so torch is imported where a worker first needs it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -23,58 +24,74 @@ if TYPE_CHECKING:
 
 
 class BetaVAETrainable(tune.Trainable):
-    """Runs the `TrialTask` in `config["task"]`; each `step` is one report.
+    """Runs the `TrialTask`s in `config["tasks"]`, one or those that share a bank; each `step` is one report of each.
 
-    `setup` and `reset_config` only store the task: an exception there would leak the worker's place in Tune. What can
+    `setup` and `reset_config` only store the tasks: an exception there would leak the worker's place in Tune. What can
     fail happens in `step`, and becomes one of three things:
 
-    - raised, so that Tune tries again in a new worker, from the last checkpoint: errors of the storage or the device,
+    - raised, so that Tune tries again in a new worker, from the last checkpoints: errors of the storage or the device,
       which may pass (as when the worker is killed);
-    - `reason`, the trial is over: everything else, since a trial is a function of its seeds and would fail again;
-    - `fatal`, the run is over and the trial stays unfinished: no space left, or a node without the study or its data.
+    - a trial's `reason`, the trial is over: everything else, since it is a function of its seeds and would fail again;
+    - `fatal`, the run is over and its trials stay unfinished: no space left, or a node without the study or its data.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Keep the task."""
-        self._task: TrialTask = config["task"]
+        """Keep the tasks."""
+        self._tasks: Sequence[TrialTask] = config["tasks"]
         self._data: TrialData | None = None
-        self._run: TrialRun | None = None
+        self._runs: list[TrialRun] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Keep the next task; images and labels stay open."""
-        self._task, self._run = new_config["task"], None
+        """Keep the next tasks; images and labels stay open."""
+        self._tasks, self._runs = new_config["tasks"], None
         return True
 
     def step(self) -> dict[str, Any]:
-        """One report: step, score, done, node and the `TrialResult` as JSON; or done with `reason` or `fatal`."""
+        """One report of each trial that is not over (see `_report`), the node, and whether all are over; or `fatal`."""
         with without_collector():
-            import torch
-
             from bvae_tune.search.trial_run import NodeError, TrialData, TrialRun
-            from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory
+            from bvae_tune.training.shared_bank import SharedBank
         self._data = self._data or TrialData()
-        self._run = self._run or TrialRun(self._task, self._data)
+        if self._runs is None:
+            share = SharedBank()
+            self._runs = [TrialRun(task, self._data, share) for task in self._tasks]
         try:
-            result, done = self._run.advance()
+            for run in self._runs:
+                run.open()
+            reports = [_report(run) for run in self._runs]
         except NodeError as error:
             return {"done": True, "fatal": str(error)}
-        except (InputError, RunError) as error:
-            return {"done": True, "reason": str(error)}
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            return {"done": True, "fatal": f"{self._task.study}: no space left ({error})"}
-        except torch.AcceleratorError:
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                return {"done": True, "reason": f"out of memory ({error}); {OUT_OF_MEMORY_ADVICE}"}
-            reason = f"{type(error).__name__}: {error}"
-            return {"done": True, "reason": reason, "traceback": traceback.format_exc()}
-        return {
-            "step": result.step,
-            "score": result.score.score,
-            "done": done,
-            "result": json.dumps(result.to_dict()),
-            "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else None,
-        }
+            return {"done": True, "fatal": f"{self._tasks[0].study}: no space left ({error})"}
+        self._runs = [run for run, report in zip(self._runs, reports, strict=True) if not report["done"]]
+        node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else None
+        return {"done": not self._runs, "node": node, "reports": reports}
+
+
+def _report(run: TrialRun) -> dict[str, Any]:
+    """The trial's folder, and step, score, done and the `TrialResult` as JSON; or done with the `reason`."""
+    import torch
+
+    from bvae_tune.search.trial_run import NodeError
+    from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory
+
+    over = {"folder": run.task.folder, "done": True}
+    try:
+        result, done = run.advance()
+    except (NodeError, OSError, torch.AcceleratorError):
+        raise
+    except (InputError, RunError) as error:
+        return {**over, "reason": str(error)}
+    except Exception as error:
+        if is_out_of_memory(error):
+            return {**over, "reason": f"out of memory ({error}); {OUT_OF_MEMORY_ADVICE}"}
+        return {**over, "reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+    return {
+        "folder": run.task.folder,
+        "step": result.step,
+        "score": result.score.score,
+        "done": done,
+        "result": json.dumps(result.to_dict()),
+    }

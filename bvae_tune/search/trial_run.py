@@ -16,7 +16,7 @@ from bvae_tune.search.checkpoints import CheckpointFolder
 from bvae_tune.search.records import TrialResult
 from bvae_tune.search.storage import STUDY, sees
 from bvae_tune.search.task import TrialTask, check_fingerprints
-from bvae_tune.training.bank import Bank
+from bvae_tune.training.shared_bank import BankPart, SharedBank
 
 
 class NotFiniteError(RunError):
@@ -51,14 +51,47 @@ class TrialData:
 
 
 class TrialRun:
-    """Runs one task, a report at a time, from its latest checkpoint if there is one."""
+    """Runs one task, a report at a time, from its latest checkpoint if there is one.
 
-    def __init__(self, task: TrialTask, data: TrialData) -> None:
+    Args:
+        task: of a trial.
+        data: of the worker.
+        share: the bank that the trial is to share with others, which are all opened before one of them advances; a
+            bank of its own if left out.
+    """
+
+    def __init__(self, task: TrialTask, data: TrialData, share: SharedBank | None = None) -> None:
         self.task = task
         self._data = data
+        self._share = share or SharedBank()
         self._checkpoints = CheckpointFolder(task.study, task.folder)
-        self._bank: Bank | None = None
+        self._opened = False
+        self._bank: BankPart | None = None  # none is needed where the trial is found finished
+        self._found: TrialResult | None = None  # of the checkpoint, until it is given back
         self._result: TrialResult | None = None
+
+    def open(self) -> None:
+        """Find the trial's checkpoint, and its place in the bank.
+
+        Raises:
+            NodeError: the study's folder is not visible here, or images or labels are others.
+            OSError: the study's folder cannot be read.
+        """
+        task = self.task
+        if self._opened:
+            return
+        if not sees(task.study, STUDY):
+            raise NodeError(f"{platform.node()} does not see {task.study}; all nodes must share the storage")
+        store, _ = self._data.open(task)
+        checkpoint = self._checkpoints.latest()
+        if checkpoint is None or not checkpoint.final:
+            device = "cuda" if task.gpu else "cpu"
+            self._bank = self._share.join(task.model, task.training, store, task.seeds, device)
+        if checkpoint is not None:
+            self._result = self._found = checkpoint.result
+            if self._bank is not None:
+                self._bank.load(checkpoint.state)
+        self._opened = True
 
     def advance(self) -> tuple[TrialResult, bool]:
         """The next report, and whether it is the last one.
@@ -67,31 +100,20 @@ class TrialRun:
         record may not have it yet.
 
         Raises:
-            NodeError: the study's folder is not visible here, or images or labels are others.
+            NodeError, OSError: as for `open`, or the study's folder cannot be written.
             InputError: values that do not go together.
             NotFiniteError: the training diverged.
             RunError: out of memory even one replica at a time.
-            OSError: the study's folder cannot be read or written.
         """
-        task = self.task
-        torch.set_num_threads(task.threads)
-        if self._bank is None:
-            if not sees(task.study, STUDY):
-                raise NodeError(f"{platform.node()} does not see {task.study}; all nodes must share the storage")
-            store, _ = self._data.open(task)
-            bank = Bank(task.model, task.training, store, task.seeds, device="cuda" if task.gpu else "cpu")
-            checkpoint = self._checkpoints.latest()
-            if checkpoint and checkpoint.final:
-                return checkpoint.result, True
-            if checkpoint:
-                bank.load(checkpoint.state)
-            self._bank = bank
-            if checkpoint:
-                self._result = checkpoint.result
-                return checkpoint.result, False
+        torch.set_num_threads(self.task.threads)
+        self.open()
+        if self._found is not None:
+            found, self._found = self._found, None
+            return found, self._bank is None
+        assert self._bank is not None
         return self._train(self._bank)
 
-    def _train(self, bank: Bank) -> tuple[TrialResult, bool]:
+    def _train(self, bank: BankPart) -> tuple[TrialResult, bool]:
         task = self.task
         report = bank.train(min(bank.step_count + task.training.report_every, task.training.steps))
         if not bank.finite:

@@ -111,7 +111,7 @@ def _tune(study: Study, placement: Placement, recorder: Recorder) -> None:
 
 
 def _trial_name(trial: Any) -> str:
-    return str(trial.config["task"].folder).replace("/", "-")
+    return str(trial.config["tasks"][0].folder).replace("/", "-")
 
 
 @contextmanager

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from bvae_tune.data.image_store import ImageStore
 from bvae_tune.errors import InputError, RunError
+from bvae_tune.models.codes import Codes, Trained
 from bvae_tune.models.config import ModelConfig, beta_of
-from bvae_tune.models.networks import Codes
 from bvae_tune.training.batches import BatchPlan, OneFactorBatches, UniformBatches
 from bvae_tune.training.config import TrainingConfig
 from bvae_tune.training.dcign import DCIGN, factor_grid
 from bvae_tune.training.infogan import InfoGAN
 from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory, keep_freed_memory
-from bvae_tune.training.state import on_host
+from bvae_tune.training.state import ALL, on_host
 from bvae_tune.training.vae import BetaVAE, Learner, StepLosses
 
 __all__ = ["Bank", "TrainingConfig", "TrainingReport"]
@@ -68,6 +68,10 @@ class Bank:
     Raises:
         InputError: no seed, another number of betas than seeds, no β at all, or images the architecture cannot take or
             cannot learn from.
+
+    Attributes:
+        step_count: steps trained in all.
+        finite: (R,) whether every loss and parameter of a replica has been a finite number.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class Bank:
         self.model, self.training, self.seeds, self.betas = model, training, tuple(seeds), tuple(betas)
         self.device = device
         self.step_count = 0
-        self.finite = True
+        self.finite = (True,) * len(seeds)
         self._batches = _batch_plan(model, training, store, device)
         self._together = together or (1 if torch.device(device).type == "cpu" else len(seeds))
         self._learner = _learner(model, training, store, betas, device, self._together)
@@ -97,8 +101,8 @@ class Bank:
     def train(self, until_step: int) -> TrainingReport:
         """Train up to step `until_step` (no further than asked; nothing where it is reached) and report.
 
-        A loss that is not finite does not raise: it is in the report, and `finite` is False from then on. Where no
-        step is left, the losses are those of the batch that would come next.
+        A loss that is not finite does not raise: it is in the report, and `finite` is False for that replica from then
+        on. Where no step is left, the losses are those of the batch that would come next.
 
         Raises:
             RunError: out of memory even with one replica at a time.
@@ -131,8 +135,7 @@ class Bank:
         loss = reconstruction + torch.tensor(self.betas, dtype=torch.float64) * kl
         further = {name: (values.double() / max(1, steps)).cpu() for name, values in total.further.items()}
         seconds = time.perf_counter() - began
-        finite = all(bool(losses.isfinite().all()) for losses in (loss, *further.values()))
-        self.finite = self.finite and finite and self._parameters_finite()
+        self.finite = self._still_finite([losses for losses in (loss, *further.values()) if len(losses)])
         batch = self.training.batch_size
         return TrainingReport(
             step=self.step_count,
@@ -156,8 +159,14 @@ class Bank:
             parts.append("this processor has no bfloat16 products: training.precision float32 is several times faster")
         return "; ".join(parts) or None
 
-    def _parameters_finite(self) -> bool:
-        return all(bool(values.isfinite().all()) for values in self._learner.model.parameters.values())
+    def _still_finite(self, losses: Sequence[Tensor]) -> tuple[bool, ...]:
+        held = (values.flatten(1) for values in self._learner.model.parameters.values())
+        finite = [values.isfinite().all(1).cpu() for values in held] + [each.isfinite() for each in losses]
+        return tuple((torch.stack(finite).all(0) & torch.tensor(self.finite)).tolist())
+
+    def trained(self, replicas: slice = ALL) -> Trained:
+        """Encoder and decoder of some replicas, as they are now: views, not copies."""
+        return self._learner.model.only(replicas)
 
     def encode(self, images: Tensor) -> Codes:
         """Images (R or 1, n, D) in [0, 1] -> codes (R, n, M)."""
@@ -167,13 +176,13 @@ class Bank:
         """Codes (R, n, M) -> images (R, n, D) in [0, 1]."""
         return self._learner.model.decode(codes)
 
-    def weights(self) -> dict[str, Tensor]:
-        """Parameters only, name -> (R, ...) float32, copies on the host; `load_model` takes them."""
-        return on_host(self._learner.model.parameters)
+    def weights(self, replicas: slice = ALL) -> dict[str, Tensor]:
+        """Parameters of some replicas, name -> (R, ...) float32, copies on the host; `load_model` takes them."""
+        return on_host(self.trained(replicas).parameters)
 
-    def state(self) -> dict[str, Tensor]:
-        """Parameters, optimiser state and step, flat, copies on the host."""
-        return {**self._learner.state(), "step": torch.tensor(self.step_count)}
+    def state(self, replicas: slice = ALL) -> dict[str, Tensor]:
+        """Parameters, optimiser state and step of some replicas, flat, copies on the host."""
+        return {**self._learner.state(replicas), "step": torch.tensor(self.step_count)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave, with the same numbers as if never interrupted.

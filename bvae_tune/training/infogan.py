@@ -39,7 +39,7 @@ from bvae_tune.randomness import derive_seed
 from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, check_training, learning_rate_at
 from bvae_tune.training.optimizers import Adam, initial_slots
-from bvae_tune.training.state import named, on_host, take_over
+from bvae_tune.training.state import ALL, named, on_host, some_of, take_over
 from bvae_tune.training.vae import StepLosses
 
 INFORMATION_WEIGHT: Final = 0.1
@@ -156,9 +156,9 @@ class InfoGAN:
         shape = (3, self._training.batch_size, self._store.dimensions)
         return INSTANCE_NOISE * torch.randn(shape, generator=numbers, device=self._device)
 
-    def state(self) -> dict[str, Tensor]:
-        """Parameters and running statistics (model/...) and optimiser state (optimizer/slot/...), on the host."""
-        return on_host(named(self._parameters, self._slots))
+    def state(self, replicas: slice = ALL) -> dict[str, Tensor]:
+        """Parameters, running statistics (model/...), optimiser state (optimizer/...) of some replicas, on the host."""
+        return on_host(some_of(named(self._parameters, self._slots), replicas))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave.

@@ -12,6 +12,8 @@ from bvae_tune.models.layers import ParameterSpec
 from bvae_tune.models.networks import check_parameters
 from bvae_tune.training.optimizers import Slots
 
+ALL = slice(None)  # replicas
+
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 
@@ -26,6 +28,11 @@ def named(parameters: Mapping[str, Tensor], slots: Slots) -> dict[str, Tensor]:
 def parameters_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parameters, under their own names, of a state that `named` gave."""
     return {name.removeprefix(_MODEL): values for name, values in state.items() if name.startswith(_MODEL)}
+
+
+def some_of(tensors: Mapping[str, Tensor], replicas: slice) -> dict[str, Tensor]:
+    """Views of some replicas of tensors (R, ...)."""
+    return {name: values[replicas] for name, values in tensors.items()}
 
 
 def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, beta_share_at, learning_rate_at
 from bvae_tune.training.memory import is_out_of_memory
 from bvae_tune.training.optimizers import Optimizer, build_optimizer, initial_slots
-from bvae_tune.training.state import named, on_host, take_over
+from bvae_tune.training.state import ALL, named, on_host, some_of, take_over
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Learner(Protocol):
         """The losses of a batch, without an update."""
         ...
 
-    def state(self) -> dict[str, Tensor]:
-        """Parameters and optimiser state, flat."""
+    def state(self, replicas: slice = ALL) -> dict[str, Tensor]:
+        """Parameters and optimiser state of some replicas, flat, copies on the host."""
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -186,9 +186,9 @@ class BetaVAE:
         _, of_encoder = encoder.backward(parameters, encoded, to_encoded, False)
         return of_encoder | of_decoder, StepLosses(reconstruction.mean(1), kl.mean(1))
 
-    def state(self) -> dict[str, Tensor]:
-        """Parameters (model/...) and optimiser state (optimizer/slot/...), copies on the host."""
-        return on_host(named(self._parameters, self._slots))
+    def state(self, replicas: slice = ALL) -> dict[str, Tensor]:
+        """Parameters (model/...) and optimiser state (optimizer/slot/...) of some replicas, copies on the host."""
+        return on_host(some_of(named(self._parameters, self._slots), replicas))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave.

@@ -104,7 +104,7 @@ def test_the_command_goes_on_and_draws(reproduce: Reproduce, reproduce_here: Rep
     ("setting", "expected"),
     [
         ("search.keep_models=3", "keep as many"),
-        ("search.sampler=tpe", "a grid of beta_norm and latent_size"),
+        ("search.sampler=tpe", "trials share a bank in a grid"),
         ("space.latent_size=null", "space: model.beta_norm; this figure"),
     ],
 )

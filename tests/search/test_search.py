@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -254,6 +255,27 @@ def test_a_grid_runs_each_point_once_and_cannot_be_extended(make_space: MakeSpac
         resume(study.path, extra_trials=1)
 
 
+def test_a_column_of_a_grid_is_one_bank_with_the_numbers_of_its_trials_alone(
+    make_space: MakeSpace, tmp_path: Path
+) -> None:
+    space = make_space(
+        space={"latent_size": {"grid": [2, 4]}, "beta": {"grid": [1, 4, 1e39]}},
+        search={"trials": 6, "sampler": "grid", "baselines": ["untrained"]},
+    )
+    told = io.StringIO()
+    alone = search(space, name="alone", storage=tmp_path)
+    space["resources"]["trials_per_bank"] = 3
+    columns = search(space, name="columns", storage=tmp_path, console=Console(file=told, width=400))
+    assert [trial.state for trial in columns.trials] == 2 * ["complete", "complete", "failed"]
+    for mine, other in zip([*columns.trials, *columns.controls], [*alone.trials, *alone.controls], strict=True):
+        assert (mine.parameters, mine.score, mine.intermediate) == (other.parameters, other.score, other.intermediate)
+        assert mine.reason == other.reason
+    assert columns.best == dataclasses.replace(alone.best, seconds=columns.best.seconds, result=columns.best.result)
+    began = [line.split(":")[0] for line in told.getvalue().splitlines()]
+    assert began[1:-1] == ["untrained", "trial 2", "trial 0", "trial 1", "trial 5", "trial 3", "trial 4"]
+    assert not any((columns.path / "trials").glob("*/step-*"))
+
+
 def test_failed_trials_have_their_reason_and_the_study_goes_on(
     make_space: MakeSpace, invoke: Invoke, tmp_path: Path
 ) -> None:
@@ -366,6 +388,24 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(
     assert "trial 0: the worker was lost" in told.getvalue()
     (trial,) = study.trials
     assert (trial.state, list(trial.intermediate)) == ("complete", list(range(200, 2_001, 200)))
+
+
+def test_a_bank_whose_worker_is_killed_goes_on_from_the_checkpoints_of_its_trials(
+    make_space: MakeSpace, tmp_path: Path
+) -> None:
+    space = make_space(
+        space={"beta": {"grid": [1, 2, 4]}},
+        search={"trials": 3, "sampler": "grid", "baselines": []},
+        training=SLOW,
+        resources={"trials_per_bank": 3},
+    )
+    told = io.StringIO()
+    with killer(1, tmp_path / "killed/trials/00000") as killed:
+        study = search(space, name="killed", storage=tmp_path, console=Console(file=told, width=200))
+    assert len(killed) == 1
+    assert "trial 0, trial 1, trial 2: the worker was lost" in told.getvalue()
+    for trial in study.trials:
+        assert (trial.state, list(trial.intermediate)) == ("complete", list(range(200, 2_001, 200)))
 
 
 def test_a_trial_whose_every_worker_is_killed_fails_and_the_study_goes_on(

@@ -17,6 +17,7 @@ from bvae_tune.search.storage import WEIGHTS
 from bvae_tune.search.task import TrialTask
 from bvae_tune.search.trainable import BetaVAETrainable
 from bvae_tune.search.trial_run import NodeError, NotFiniteError, TrialData, TrialRun
+from bvae_tune.training.shared_bank import SharedBank
 
 MakeTask = Callable[..., TrialTask]
 
@@ -136,16 +137,18 @@ def test_the_trainable_serves_one_task_after_another_without_ray(
     make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
-    trainable = BetaVAETrainable({"task": make_task()})
-    reports = [trainable.step() for _ in range(3)]
+    trainable = BetaVAETrainable({"tasks": (make_task(),)})
+    steps = [trainable.step() for _ in range(3)]
+    assert [step["done"] for step in steps] == [False, False, True]
+    reports = [report for step in steps for report in step["reports"]]
     assert [(report["step"], report["done"]) for report in reports] == [(10, False), (20, False), (30, True)]
     final = TrialResult.from_dict(json.loads(reports[-1]["result"]))
     assert final.score.score == reports[-1]["score"]
 
-    assert trainable.reset_config({"task": make_task(folder="trials/00001", threads=2)}) is True
-    assert numbers(TrialResult.from_dict(json.loads(trainable.step()["result"])))["step"] == 10
+    assert trainable.reset_config({"tasks": (make_task(folder="trials/00001", threads=2),)}) is True
+    assert trainable.step()["reports"][0]["step"] == 10
     assert torch.get_num_threads() == 2
-    assert trainable.reset_config({"task": make_task(folder="trials/00002")}) is True
+    assert trainable.reset_config({"tasks": (make_task(folder="trials/00002"),)}) is True
     trainable.step()
     assert torch.get_num_threads() == 1
 
@@ -156,17 +159,68 @@ def test_what_fails_in_a_step_is_a_reason_or_ends_the_run_or_is_tried_again(
     monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
     wild = make_task()
     wild = dataclasses.replace(wild, training=dataclasses.replace(wild.training, learning_rate=1e30))
-    trainable = BetaVAETrainable({"task": wild})
-    report = trainable.step()
-    assert report["done"]
-    assert "not finite" in report["reason"]
+    trainable = BetaVAETrainable({"tasks": (wild,)})
+    step = trainable.step()
+    assert step["done"]
+    assert "not finite" in step["reports"][0]["reason"]
 
-    trainable.reset_config({"task": dataclasses.replace(wild, study=str(tmp_path / "nowhere"))})
+    trainable.reset_config({"tasks": (dataclasses.replace(wild, study=str(tmp_path / "nowhere")),)})
     assert "does not see" in trainable.step()["fatal"]
 
     lost = make_task(folder="trials/00004")
     Path(lost.study, "trials").mkdir(exist_ok=True)
     Path(lost.study, lost.folder).write_text("a file where the folder should be")
-    trainable.reset_config({"task": lost})
+    trainable.reset_config({"tasks": (lost,)})
     with pytest.raises(OSError, match="00004"):
         trainable.step()
+
+
+def test_trials_that_share_a_bank_give_the_numbers_that_each_gives_alone(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
+    model = make_task().model
+    settings = [
+        {"model": dataclasses.replace(model, beta=beta), "seeds": (number, number + 10)}
+        for number, beta in enumerate((0.5, 4.0, 1e39))
+    ]
+    shared = tuple(make_task(folder=f"trials/0000{number}", **setting) for number, setting in enumerate(settings))
+    first, second, diverged = (make_task(folder=f"trials/0010{n}", **setting) for n, setting in enumerate(settings))
+    with pytest.raises(NotFiniteError) as alone:
+        TrialRun(diverged, TrialData()).advance()
+
+    trainable = BetaVAETrainable({"tasks": shared})
+    steps = [trainable.step() for _ in range(3)]
+    assert [[report["folder"] for report in step["reports"]] for step in steps] == [
+        ["trials/00000", "trials/00001", "trials/00002"],
+        ["trials/00000", "trials/00001"],
+        ["trials/00000", "trials/00001"],
+    ]
+    assert steps[0]["reports"][2] == {"folder": "trials/00002", "done": True, "reason": str(alone.value)}
+    for task, place in ((first, 0), (second, 1)):
+        expected = [numbers(result) for result in to_the_end(TrialRun(task, TrialData()))]
+        results = [TrialResult.from_dict(json.loads(step["reports"][place]["result"])) for step in steps]
+        assert [numbers(result) for result in results] == expected
+        for name, values in weights(task).items():
+            assert torch.equal(weights(shared[place])[name], values)
+
+
+def test_a_bank_that_a_kill_left_at_two_steps_goes_on_in_two(make_task: MakeTask) -> None:
+    def opened(tasks: list[TrialTask]) -> list[TrialRun]:
+        share, data = SharedBank(), TrialData()
+        runs = [TrialRun(task, data, share) for task in tasks]
+        for run in runs:
+            run.open()
+        return runs
+
+    alone = [make_task(folder=f"trials/0010{number}", seeds=(number,)) for number in range(3)]
+    expected = [numbers(to_the_end(TrialRun(task, TrialData()))[-1]) for task in alone]
+    tasks = [make_task(folder=f"trials/0000{number}", seeds=(number,)) for number in range(3)]
+    for run in opened(tasks)[:2]:  # the third has trained, and written nothing
+        run.advance()
+
+    runs = opened(tasks)
+    rounds = [[run.advance() for run in runs] for _ in range(3)]
+    # The first two reports are those of checkpoints; the third trial trains for its own, apart from them.
+    assert [[result.step for result, _ in reports] for reports in rounds] == [[10, 10, 10], [20, 20, 20], [30, 30, 30]]
+    assert [numbers(result) for result, _ in rounds[-1]] == expected

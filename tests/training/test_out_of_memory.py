@@ -33,7 +33,7 @@ bank = Bank(model, training, store, [1, 2, 3, 4], together=4)
 limit(80)
 report = bank.train(3)
 print(report.notice)
-assert report.step == 3 and bank.finite
+assert report.step == 3 and all(bank.finite)
 for name, values in turns.weights().items():
     assert (bank.weights()[name] - values).abs().max() < 1e-5
 assert "in turns of" in bank.train(4).notice
