@@ -109,7 +109,7 @@ class ResourcesConfig:
     """What one trial takes of the machine or cluster, and how many run at once.
 
     Trials of a grid that differ in β alone can train as one bank, `trials_per_bank` of them on what one trial takes; it
-    counts as one of the `concurrent_trials`.
+    counts as one of the `concurrent_trials`, and a worker that is lost for good takes all its trials along.
 
     `auto`: a GPU for each trial if there are any, else a core; as many trials at once as fit. Fractions of a GPU are
     allowed (0.25: four trials share one).

@@ -46,8 +46,8 @@ def plan_table(plan: Plan) -> RenderableType:
         ),
     ]
     if plan.memory_bytes > plan.memory_free_bytes:
-        advice = f"more than the {_size(plan.memory_free_bytes)} free here: lower resources.concurrent_trials"
-        rows.append(("beware", f"{_size(plan.memory_bytes)} of memory is {advice}"))
+        beware = f"{_size(plan.memory_bytes)} of memory is more than the {_size(plan.memory_free_bytes)} free here: "
+        rows.append(("beware", beware + "lower resources.concurrent_trials or trials_per_bank"))
     measured = counted(plan.measured_at_once, what) + (" side by side" if plan.measured_at_once > 1 else "")
     note = f"Measured on this machine: a few seconds of {measured}, with the largest sizes that the space allows."
     return Group(_pairs(rows), Text(note, style="dim"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import multiprocessing
@@ -21,7 +22,7 @@ from bvae_tune.metrics.factor_change import pair_tables
 from bvae_tune.models.config import TABLE_1_WIDTHS, ModelConfig
 from bvae_tune.search.checkpoints import KEPT_WHILE_RUNNING
 from bvae_tune.search.cluster import Placement, placement_on
-from bvae_tune.search.sampling import bank_size, trials_possible
+from bvae_tune.search.sampling import bank_sizes
 from bvae_tune.space import Distribution, Scalar, StudyConfig, configure
 from bvae_tune.training.config import TrainingConfig
 
@@ -122,16 +123,14 @@ def make_plan(config: StudyConfig) -> Plan:
     node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     placement = placement_on(config.resources, [node], embedded=True)
     model, training = costliest(config)
-    trials = min(config.search.trials, trials_possible(config.space, config.search) or config.search.trials)
-    together = bank_size(config)
-    banks = math.ceil(trials / together)
-    at_once = max(1, min(placement.concurrent, banks))
+    banks = bank_sizes(config)
+    trials, together = sum(banks), max(banks)
+    at_once = min(placement.concurrent, len(banks))
     calibration = calibrate(config, model, training, placement, at_once)
     trained_baselines = sum(label != "untrained" for label in config.search.baselines)
     controls = len(config.search.baselines)
     reports = max(1, math.ceil(training.steps / training.report_every))
     seconds_per_trial = training.steps * calibration.seconds_per_step + reports * calibration.seconds_per_report
-    rounds = math.ceil((banks + trained_baselines) / at_once)
     record = _BYTES_PER_STUDY + (trials + controls) * reports * config.protocol.replicas * _BYTES_PER_REPORT
     # The best trials, the best that represents every factor, and the trained baselines.
     kept = (min(config.search.keep_models + 1, trials) + trained_baselines) * calibration.weights_bytes
@@ -156,7 +155,7 @@ def make_plan(config: StudyConfig) -> Plan:
         # One more than is kept while it is written.
         peak_disk_bytes=record + kept + at_once * together * (KEPT_WHILE_RUNNING + 1) * calibration.checkpoint_bytes,
         seconds_per_trial=seconds_per_trial,
-        seconds=START_SECONDS + rounds * together * seconds_per_trial,
+        seconds=START_SECONDS + _longest([1] * trained_baselines + banks, at_once) * seconds_per_trial,
     )
 
 
@@ -191,8 +190,8 @@ def calibrate(
             return _mean([future.result() for future in futures])
         except BrokenProcessPool:
             raise RunError(
-                f"a few steps of {at_once} trials at once killed one of them, most likely for lack of memory; lower "
-                "resources.concurrent_trials, training.batch_size, model.widths or protocol.replicas"
+                f"a few steps in {at_once} processes at once killed one of them, most likely for lack of memory; lower "
+                "resources.concurrent_trials or trials_per_bank, training.batch_size, model.widths or protocol.replicas"
             ) from None
 
 
@@ -215,7 +214,7 @@ def measure(
     torch.set_num_threads(threads)
     store: ImageStore = open_dataset(config.dataset)
     labels = load_labels(config.labels, store)
-    together = bank_size(config)
+    together = max(bank_sizes(config))
     replicas = config.protocol.replicas * together
     seeds = range(number * replicas, (number + 1) * replicas)
     bank = Bank(model, training, store, seeds, device=device)
@@ -223,8 +222,9 @@ def measure(
     steps = max(1, int(MEASURED_SECONDS / bank.train(2).seconds))
     seconds_per_step = bank.train(2 + steps).seconds / steps / together
     began = time.perf_counter()
-    score(encode_labelled(bank, store, labels), labels, config.metric, config.protocol, config.search.seed)
-    seconds_per_report = (time.perf_counter() - began) / together
+    codes = encode_labelled(bank.trained(slice(config.protocol.replicas)), store, labels)
+    score(codes, labels, config.metric, config.protocol, config.search.seed)
+    seconds_per_report = time.perf_counter() - began
     memory = psutil.Process().memory_info()
     weights = bank.weights().values()
     return Calibration(
@@ -236,6 +236,14 @@ def measure(
         seconds_per_step=seconds_per_step,
         seconds_per_report=seconds_per_report,
     )
+
+
+def _longest(work: Sequence[int], slots: int) -> int:
+    """When the last of these is done, each begun in the order given where a slot is free first."""
+    ends = [0] * slots
+    for each in work:
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)
 
 
 def _mean(measured: Sequence[Calibration]) -> Calibration:

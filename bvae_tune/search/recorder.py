@@ -48,9 +48,9 @@ class _Open:
 class Recorder:
     """Feeds Tune from the record and writes down what comes back.
 
-    Order of work: controls (baselines come first), unfinished searched trials, new ones. A trial's replicas are seeded
-    by `derive_seed(search.seed, "trial", number * R + replica)`; controls bring their seeds with them (see
-    `bvae_tune.search.confirm` and `bvae_tune.search.runner`).
+    Order of work: controls (baselines come first), unfinished searched trials, new ones, each with the others of its
+    bank. A trial's replicas are seeded by `derive_seed(search.seed, "trial", number * R + replica)`; controls bring
+    their seeds with them (see `bvae_tune.search.confirm` and `bvae_tune.search.runner`).
 
     The calls that Tune makes never raise: the first error is kept in `error` and ends the run (see `RunStopper`).
 
@@ -123,15 +123,10 @@ class Recorder:
             self._receive(trial_id, result)
 
     def _receive(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Write down what each trial of a bank reports; those that are over leave it.
-
-        Of a trial that failed and left, a worker that took the bank over reports again.
-        """
+        """Write down what each trial of a bank reports; those that are over leave it."""
         bank = self._open[trial_id]
         for report in result["reports"]:
-            entry = bank.get(report["folder"])
-            if entry is None:
-                continue
+            entry = bank[report["folder"]]
             if "reason" in report:
                 self._end_failed(entry, report["reason"], report.get("traceback"))
             else:
@@ -146,13 +141,18 @@ class Recorder:
         if not bank:
             del self._open[trial_id]
 
-    def worker_failed(self, trial_id: str, how: str) -> None:
-        """A worker died or raised; Tune tries its trials again, or calls `fail` next."""
+    def worker_failed(self, trial_id: str, how: str) -> set[str]:
+        """A worker died or raised; Tune tries again, or calls `fail` next.
+
+        Returns:
+            The folders of its trials that are not over.
+        """
         with self._guarded():
             bank = self._open[trial_id].values()
             for entry in bank:
                 entry.failure = how
             self._tell(f"{', '.join(read_trial(entry.stored).label for entry in bank)}: {how}")
+        return set(self._open.get(trial_id, {}))
 
     def fail(self, trial_id: str) -> None:
         """The worker failed for good, for the reason that `worker_failed` heard last."""

@@ -37,7 +37,7 @@ class TrialResult:
         kl: per replica (R,), nats per image, summed over latents, mean since the report before; empty for InfoGAN.
         kl_per_latent: (R, M), nats per image; empty for InfoGAN.
         images_per_second: over all replicas, since the report before.
-        seconds_training: wall time spent training, over the whole trial.
+        seconds_training: wall time spent training, over the whole trial; of a bank of several trials its share.
         seconds_evaluating: wall time spent encoding and scoring, over the whole trial.
         notice: what a person should know of this trial, as that memory allowed only one replica at a time.
         further_losses: of models that have others, by name, each per replica (R,), mean since the report before.
@@ -86,7 +86,7 @@ class TrialRecord:
         score: its final score, a share in [0, 1]; None unless complete.
         intermediate: score by training step, every report.
         result: the last report.
-        seconds: training and evaluating, wall time.
+        seconds: training and evaluating, wall time; of a bank of several trials its share.
         reason: why it failed.
         keep: whether a control's weights stay when it has ended; of searched trials the best ones' do.
         steps: training steps that a control is to take; a searched trial's follow from the search space.

@@ -7,6 +7,7 @@ trial builds its sampler anew, so a resumed search draws what an undisturbed one
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -48,19 +49,15 @@ def bank_of(number: int, config: StudyConfig) -> tuple[int, int]:
     """
     if config.resources.trials_per_bank == 1:
         return number, 0
-    column, place = divmod(number, _column(config))
+    column, place = divmod(number, len(list(config.space.values())[-1].choices))
     return column, place // config.resources.trials_per_bank
 
 
-def bank_size(config: StudyConfig) -> int:
-    """How many searched trials a bank has at most."""
-    together = config.resources.trials_per_bank
-    return 1 if together == 1 else min(together, _column(config))
-
-
-def _column(config: StudyConfig) -> int:
-    """How many β the grid has."""
-    return len(list(config.space.values())[-1].choices)
+def bank_sizes(config: StudyConfig) -> list[int]:
+    """How many searched trials each bank of a study has, in order."""
+    possible = trials_possible(config.space, config.search)
+    trials = config.search.trials if possible is None else min(config.search.trials, possible)
+    return list(Counter(bank_of(number, config) for number in range(trials)).values())
 
 
 def draw_parameters(trial: Trial, space: Mapping[str, Distribution]) -> dict[str, Any]:

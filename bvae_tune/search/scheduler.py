@@ -31,7 +31,9 @@ class RecordScheduler(FIFOScheduler):
         # Not trial.get_error(): that reads the copy in Tune's storage, which Tune makes later or never.
         path = trial.error_file
         told = Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
-        self._recorder.worker_failed(trial.trial_id, failure_in_words(told))
+        left = self._recorder.worker_failed(trial.trial_id, failure_in_words(told))
+        # A new worker shall not train again what is over, and has no checkpoint any more.
+        trial.config["tasks"] = tuple(task for task in trial.config["tasks"] if task.folder in left)
 
 
 def failure_in_words(told: str) -> str:

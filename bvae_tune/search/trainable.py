@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -57,7 +58,8 @@ class BetaVAETrainable(tune.Trainable):
             self._runs = [TrialRun(task, self._data, share) for task in self._tasks]
         try:
             for run in self._runs:
-                run.open()
+                with suppress(Exception):  # raised again where the trial reports
+                    run.open()
             reports = [_report(run) for run in self._runs]
         except NodeError as error:
             return {"done": True, "fatal": str(error)}

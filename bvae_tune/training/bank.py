@@ -154,7 +154,9 @@ class Bank:
         parts = []
         if self._learner.together != self._together:
             turns = self._learner.together
-            parts.append(f"out of memory with {self._together} replicas at once: trained in turns of {turns}")
+            parts.append(
+                f"out of memory with {self._together} replicas of the bank at once: trained in turns of {turns}"
+            )
         if self.training.precision == "bfloat16" and not has_bfloat16(self.device):
             parts.append("this processor has no bfloat16 products: training.precision float32 is several times faster")
         return "; ".join(parts) or None

@@ -8,7 +8,9 @@ from functools import cache
 
 import torch
 
-OUT_OF_MEMORY_ADVICE = "lower training.batch_size or model.widths, or run fewer trials at once"
+OUT_OF_MEMORY_ADVICE = (
+    "lower training.batch_size, model.widths or resources.trials_per_bank, or run fewer trials at once"
+)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 

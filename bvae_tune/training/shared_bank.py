@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bvae_tune.data.image_store import ImageStore
-from bvae_tune.models.codes import Codes, Trained
+from bvae_tune.models.codes import Codes
 from bvae_tune.models.config import ModelConfig, beta_of
 from bvae_tune.training.bank import Bank, TrainingReport
 from bvae_tune.training.config import TrainingConfig
@@ -20,7 +19,7 @@ class SharedBank:
     """The replicas of trials that share network and training, each trial with its own seeds and its own β.
 
     All trials join before one of them trains. Those that stand at the same step then train as one bank; where a kill
-    left some behind, these train apart.
+    left some behind, these train apart. A trial that diverges is computed to the end with the others.
     """
 
     def __init__(self) -> None:
@@ -34,39 +33,59 @@ class SharedBank:
         self._waiting.append(part)
         return part
 
-    def place(self) -> None:
-        """Give every trial that has joined since the last call its replicas in a bank.
+    def place(self, part: BankPart) -> _Joint:
+        """The bank of a part and of all that have joined and stand where it does."""
+        level = [other for other in self._waiting if other.step_count == part.step_count]
+        self._waiting = [other for other in self._waiting if other not in level]
+        joint, start = _Joint(level), 0
+        for each in level:
+            each.joint, each.replicas = joint, slice(start, start + len(each.seeds))
+            start += len(each.seeds)
+        return joint
+
+
+class _Joint:
+    """A bank, made when it first trains. What fails in it fails for all its parts: some may have made half a step."""
+
+    def __init__(self, parts: Sequence[BankPart]) -> None:
+        self._parts = parts
+        self._bank: Bank | None = None
+        self._report: TrainingReport | None = None
+        self._error: Exception | None = None
+
+    @property
+    def bank(self) -> Bank:
+        """The bank of all replicas.
 
         Raises:
             InputError: as for `Bank`, and for `Bank.load`.
         """
-        while self._waiting:
-            level = [part for part in self._waiting if part.step_count == self._waiting[0].step_count]
-            _place(level)
-            self._waiting = [part for part in self._waiting if part not in level]
+        if self._bank is None:
+            first = self._parts[0]
+            betas = [part.beta for part in self._parts for _ in part.seeds] if first.model.has_beta else None
+            seeds = [seed for part in self._parts for seed in part.seeds]
+            bank = Bank(first.model, first.training, first.store, seeds, betas, device=first.device)
+            states = [part.loaded for part in self._parts if part.loaded is not None]
+            if states:
+                tensors = {name: torch.cat([state[name] for state in states]) for name in states[0] if name != "step"}
+                bank.load({**tensors, "step": states[0]["step"]})
+            for part in self._parts:
+                part.loaded = None
+            self._bank = bank
+        return self._bank
 
-
-def _place(parts: Sequence[BankPart]) -> None:
-    first = parts[0]
-    betas = [part.beta for part in parts for _ in part.seeds] if first.model.has_beta else None
-    seeds = [seed for part in parts for seed in part.seeds]
-    joint = _Joint(Bank(first.model, first.training, first.store, seeds, betas, device=first.device))
-    states = [part.loaded for part in parts if part.loaded is not None]
-    if states:
-        tensors = {name: torch.cat([state[name] for state in states]) for name in states[0] if name != "step"}
-        joint.bank.load({**tensors, "step": states[0]["step"]})
-    start = 0
-    for part in parts:
-        part.joint, part.replicas, part.loaded = joint, slice(start, start + len(part.seeds)), None
-        start += len(part.seeds)
-
-
-@dataclass
-class _Joint:
-    """A bank and what its last training reported."""
-
-    bank: Bank
-    report: TrainingReport | None = None
+    def train(self, until_step: int) -> TrainingReport:
+        """What the bank's training up to that step reports; done once."""
+        if self._error is not None:
+            raise self._error
+        try:
+            if self._report is None or self._report.step < until_step:
+                self._report = self.bank.train(until_step)
+        except Exception as error:
+            self._error = error
+            raise
+        assert self._report.step == until_step, "a trial of a bank is two reports ahead of another"
+        return self._report
 
 
 class BankPart:
@@ -106,15 +125,8 @@ class BankPart:
 
     def train(self, until_step: int) -> TrainingReport:
         """As `Bank.train`; trials of one bank take turns, and all but the first of a round find it trained."""
-        joint = self._placed
-        if joint.report is None or joint.report.step < until_step:
-            joint.report = joint.bank.train(until_step)
-        assert joint.report.step == until_step, "a trial of a bank is two reports ahead of another"
+        report, some = self._placed.train(until_step), self.replicas
         self.step_count = until_step
-        return self._own(joint.report)
-
-    def _own(self, report: TrainingReport) -> TrainingReport:
-        some = self.replicas
         share = len(self.seeds) / len(self._placed.bank.seeds)
         return dataclasses.replace(
             report,
@@ -134,7 +146,7 @@ class BankPart:
 
     def encode(self, images: Tensor) -> Codes:
         """Images (R or 1, n, D) in [0, 1] -> codes (R, n, M)."""
-        return self._trained.encode(images)
+        return self._placed.bank.trained(self.replicas).encode(images)
 
     def weights(self) -> dict[str, Tensor]:
         """As `Bank.weights`."""
@@ -145,12 +157,5 @@ class BankPart:
         return self._placed.bank.state(self.replicas)
 
     @property
-    def _trained(self) -> Trained:
-        return self._placed.bank.trained(self.replicas)
-
-    @property
     def _placed(self) -> _Joint:
-        if self.joint is None:
-            self._share.place()
-        assert self.joint is not None
-        return self.joint
+        return self.joint or self._share.place(self)

@@ -9,7 +9,8 @@ import pytest
 
 from bvae_tune.data.sources import open_dataset
 from bvae_tune.errors import InputError
-from bvae_tune.search.plan import costliest, make_plan
+from bvae_tune.search.plan import START_SECONDS, costliest, make_plan
+from bvae_tune.search.sampling import bank_sizes
 from bvae_tune.space import load_space
 from bvae_tune.training.bank import Bank
 
@@ -55,6 +56,23 @@ def test_a_grid_has_no_more_trials_than_points(make_space: MakeSpace) -> None:
     grid = make_space(space={"beta": {"grid": [1, 2, 4]}}, search={"sampler": "grid", "trials": 9, "baselines": []})
     plan = make_plan(load_space(grid))
     assert (plan.trials, plan.controls) == (3, 0)
+
+
+def test_a_bank_of_trials_is_planned_as_what_runs(make_space: MakeSpace) -> None:
+    space = make_space(
+        space={"latent_size": {"grid": [2, 4]}, "beta": {"grid": [1, 2, 4]}},
+        search={"sampler": "grid", "trials": 5, "baselines": ["untrained", "beta=1"]},
+    )
+    alone = make_plan(load_space(space))
+    space["resources"]["trials_per_bank"] = 2
+    config = load_space(space)
+    assert bank_sizes(config) == [2, 1, 2]  # of a column of three, and of one that is not whole
+    banks = make_plan(config)
+    assert (banks.trials, banks.trials_per_bank, banks.measured_at_once) == (5, 2, 1)
+    assert banks.calibration.weights_bytes == alone.calibration.weights_bytes
+    assert banks.calibration.checkpoint_bytes == pytest.approx(alone.calibration.checkpoint_bytes, abs=8)
+    for plan in (alone, banks):  # a single slot: five trials and β = 1, one after the other
+        assert plan.seconds == pytest.approx(START_SECONDS + 6 * plan.seconds_per_trial)
 
 
 def test_what_cannot_run_cannot_be_planned(make_space: MakeSpace) -> None:

@@ -313,7 +313,7 @@ def test_a_trial_that_no_memory_can_hold_fails_with_its_reason_and_the_study_goe
     study = bvae_tune.search(space, name="starved", storage=tmp_path, console=Console(file=told, width=400))
     starved, fed = study.trials
     assert (starved.state, fed.state) == ("failed", "complete")
-    assert re.match(f"out of memory.*{when}.*lower training.batch_size or model.widths", starved.reason or "")
+    assert re.match(f"out of memory.*{when}.*lower training.batch_size, model.widths", starved.reason or "")
     assert f"trial 0: failed: {starved.reason}" in told.getvalue()
     assert "Traceback" not in told.getvalue()
     assert study.best == fed
@@ -394,18 +394,21 @@ def test_a_bank_whose_worker_is_killed_goes_on_from_the_checkpoints_of_its_trial
     make_space: MakeSpace, tmp_path: Path
 ) -> None:
     space = make_space(
-        space={"beta": {"grid": [1, 2, 4]}},
+        space={"beta": {"grid": [1, 2, 1e39]}},
         search={"trials": 3, "sampler": "grid", "baselines": []},
         training=SLOW,
         resources={"trials_per_bank": 3},
     )
     told = io.StringIO()
-    with killer(1, tmp_path / "killed/trials/00000") as killed:
+    with killer(2, tmp_path / "killed/trials/00000") as killed:
         study = search(space, name="killed", storage=tmp_path, console=Console(file=told, width=200))
-    assert len(killed) == 1
-    assert "trial 0, trial 1, trial 2: the worker was lost" in told.getvalue()
-    for trial in study.trials:
+    assert len(killed) == 2
+    assert "\ntrial 0, trial 1: the worker was lost" in told.getvalue()  # the second time
+    *healthy, diverged = study.trials
+    for trial in healthy:
         assert (trial.state, list(trial.intermediate)) == ("complete", list(range(200, 2_001, 200)))
+    assert (diverged.state, diverged.intermediate) == ("failed", {})
+    assert not (study.path / "trials/00002").exists()  # the workers after the second have not begun it again
 
 
 def test_a_trial_whose_every_worker_is_killed_fails_and_the_study_goes_on(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bvae_tune.data.image_store import ImageStore
 from bvae_tune.data.sources import DatasetConfig
 from bvae_tune.search.checkpoints import CheckpointFolder
 from bvae_tune.search.records import TrialResult
@@ -224,3 +225,31 @@ def test_a_bank_that_a_kill_left_at_two_steps_goes_on_in_two(make_task: MakeTask
     # The first two reports are those of checkpoints; the third trial trains for its own, apart from them.
     assert [[result.step for result, _ in reports] for reports in rounds] == [[10, 10, 10], [20, 20, 20], [30, 30, 30]]
     assert [numbers(result) for result, _ in rounds[-1]] == expected
+
+
+def test_what_fails_in_a_bank_fails_for_all_its_trials(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
+    huge = dataclasses.replace(make_task().training, batch_size=10**14)
+    tasks = tuple(make_task(folder=f"trials/0000{number}", training=huge) for number in range(2))
+    step = BetaVAETrainable({"tasks": tasks}).step()
+    assert step["done"]
+    assert ["out of memory at step 0" in report["reason"] for report in step["reports"]] == [True, True]
+
+
+def test_a_bank_that_failed_once_is_not_trained_on(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
+    gather, calls = ImageStore.gather, iter(range(1_000))
+
+    def fails_once(store: ImageStore, *arguments: Any, **options: Any) -> torch.Tensor:
+        if next(calls) == 1:  # the second replica's, whose neighbour has made the step
+            raise RuntimeError("no more of it")
+        return gather(store, *arguments, **options)
+
+    monkeypatch.setattr(ImageStore, "gather", fails_once)
+    tasks = tuple(make_task(folder=f"trials/0000{number}", seeds=(number,)) for number in range(2))
+    step = BetaVAETrainable({"tasks": tasks}).step()
+    assert [report["reason"] for report in step["reports"]] == 2 * ["RuntimeError: no more of it"]

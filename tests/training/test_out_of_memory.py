@@ -53,5 +53,5 @@ def test_out_of_memory_trains_in_turns_with_the_same_numbers(store: ImageStore, 
     done = subprocess.run([sys.executable, script, store.path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     notice, error = done.stdout.splitlines()
-    assert "out of memory with 4 replicas at once: trained in turns of" in notice
-    assert "with one replica at a time; lower training.batch_size or model.widths" in error
+    assert "out of memory with 4 replicas of the bank at once: trained in turns of" in notice
+    assert "with one replica at a time; lower training.batch_size, model.widths" in error
