@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from bvae_tune.models.codes import Codes
 from bvae_tune.models.layers import ParameterSpec, convolution_specs, deconvolution_specs, linear_specs
-from bvae_tune.models.stack import Parameters
+from bvae_tune.models.stack import Parameters, some_of
 
 NOISE: Final = 5
 CODES: Final = 5
@@ -156,7 +156,7 @@ class TrainedInfoGAN:
 
     def only(self, replicas: slice) -> TrainedInfoGAN:
         """Some of the replicas; the parameters are views."""
-        return dataclasses.replace(self, parameters={name: of[replicas] for name, of in self.parameters.items()})
+        return dataclasses.replace(self, parameters=some_of(self.parameters, replicas))
 
     @property
     def replicas(self) -> int:

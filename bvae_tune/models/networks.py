@@ -15,7 +15,7 @@ from bvae_tune.models.codes import Codes, Decoder, Encoder, Trained
 from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of, check_image_size
 from bvae_tune.models.infogan import GenerativeNetwork, TrainedInfoGAN
 from bvae_tune.models.layers import ParameterSpec, arranged, initialise
-from bvae_tune.models.stack import Affine, Layer, MaxPooling, Parameters, Reshape, Stack, Unpooling
+from bvae_tune.models.stack import Affine, Layer, MaxPooling, Parameters, Reshape, Stack, Unpooling, some_of
 
 __all__ = ["Codes", "Decoder", "Encoder", "ModelConfig", "Network", "beta_norm_of", "beta_of", "build_network"]
 
@@ -122,7 +122,7 @@ class TrainedModel:
 
     def only(self, replicas: slice) -> TrainedModel:
         """Some of the replicas; the parameters are views."""
-        return dataclasses.replace(self, parameters={name: of[replicas] for name, of in self.parameters.items()})
+        return dataclasses.replace(self, parameters=some_of(self.parameters, replicas))
 
     @property
     def replicas(self) -> int:
@@ -148,7 +148,7 @@ class TrainedModel:
         return outputs.sigmoid() if self.model.likelihood == "bernoulli" else outputs.clamp(0, 1)
 
     def _replica(self, replica: int) -> Parameters:
-        return {name: values[replica : replica + 1] for name, values in self.parameters.items()}
+        return some_of(self.parameters, slice(replica, replica + 1))
 
 
 def load_model(

@@ -16,6 +16,11 @@ from bvae_tune.models.layers import ParameterSpec
 Parameters = Mapping[str, Tensor]
 
 
+def some_of(tensors: Parameters, replicas: slice) -> dict[str, Tensor]:
+    """Views of some replicas of tensors (R, ...)."""
+    return {name: values[replicas] for name, values in tensors.items()}
+
+
 class Layer(Protocol):
     """A step of a stack. Holds no parameters; knows their names and shapes."""
 

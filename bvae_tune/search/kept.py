@@ -19,6 +19,7 @@ from bvae_tune.metrics.mutual_information import information
 from bvae_tune.metrics.protocol import MISSING_INFORMATION, TrialScore
 from bvae_tune.models.codes import Codes, Trained
 from bvae_tune.models.networks import load_model
+from bvae_tune.models.stack import some_of
 from bvae_tune.randomness import generator
 from bvae_tune.search.checkpoints import Checkpoint
 from bvae_tune.search.task import check_fingerprints
@@ -213,5 +214,4 @@ def _load(
     """All replicas of a trial, or one."""
     model, _ = study.configuration(record)
     kept = slice(None) if replica is None else slice(replica, replica + 1)
-    weights = {name: values[kept] for name, values in checkpoint.weights.items()}
-    return load_model(weights, model, store.channels, store.height, store.width)
+    return load_model(some_of(checkpoint.weights, kept), model, store.channels, store.height, store.width)

@@ -35,11 +35,12 @@ from bvae_tune.models.infogan import (
 )
 from bvae_tune.models.layers import ParameterSpec
 from bvae_tune.models.networks import initial_parameters
+from bvae_tune.models.stack import some_of
 from bvae_tune.randomness import derive_seed
 from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, check_training, learning_rate_at
 from bvae_tune.training.optimizers import Adam, initial_slots
-from bvae_tune.training.state import ALL, named, on_host, some_of, take_over
+from bvae_tune.training.state import ALL, named, on_host, take_over
 from bvae_tune.training.vae import StepLosses
 
 INFORMATION_WEIGHT: Final = 0.1

@@ -30,11 +30,6 @@ def parameters_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(_MODEL): values for name, values in state.items() if name.startswith(_MODEL)}
 
 
-def some_of(tensors: Mapping[str, Tensor], replicas: slice) -> dict[str, Tensor]:
-    """Views of some replicas of tensors (R, ...)."""
-    return {name: values[replicas] for name, values in tensors.items()}
-
-
 def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous copies on the host."""
     return {

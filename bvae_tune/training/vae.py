@@ -16,11 +16,12 @@ from bvae_tune.models.codes import Trained
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.models.likelihoods import kl_divergence, reconstruction_loss
 from bvae_tune.models.networks import TrainedModel, build_network, initial_parameters
+from bvae_tune.models.stack import some_of
 from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, beta_share_at, learning_rate_at
 from bvae_tune.training.memory import is_out_of_memory
 from bvae_tune.training.optimizers import Optimizer, build_optimizer, initial_slots
-from bvae_tune.training.state import ALL, named, on_host, some_of, take_over
+from bvae_tune.training.state import ALL, named, on_host, take_over
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ class BetaVAE:
         turns = []
         for start in range(first, len(self._seeds), self.together):
             some = slice(start, start + self.together)
-            parameters = {name: values[some] for name, values in self._parameters.items()}
-            slots = {slot: {name: values[some] for name, values in held.items()} for slot, held in self._slots.items()}
+            parameters = some_of(self._parameters, some)
+            slots = {slot: some_of(held, some) for slot, held in self._slots.items()}
             turns.append(Turn(some, parameters, build_optimizer(self._training, parameters, slots)))
         return turns
 
