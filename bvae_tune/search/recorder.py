@@ -287,10 +287,9 @@ class Recorder:
     def _finish_decided(self) -> None:
         """Carry out what a killed driver had decided but not done."""
         for record, number, searched in list(self._unfinished):
-            trial = record.get_trials(deepcopy=False)[number]
-            if "pruned_at" in trial.user_attrs:
+            entry = _reopened(record, number, searched)
+            if "pruned_at" in entry.stored.user_attrs:
                 self._unfinished.remove((record, number, searched))
-                entry = _reopened(record, number, searched)
                 self._pruned(entry)
                 self._end(entry, TrialState.PRUNED)
 
