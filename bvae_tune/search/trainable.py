@@ -31,7 +31,7 @@ class BetaVAETrainable(tune.Trainable):
     fail happens in `step`, and becomes one of three things:
 
     - raised, so that Tune tries again in a new worker, from the last checkpoints: errors of the storage or the device,
-      which may pass (as when the worker is killed);
+      which may pass (as when the worker is killed). The other trials of its bank first train to their end;
     - a trial's `reason`, the trial is over: everything else, since it is a function of its seeds and would fail again;
     - `fatal`, the run is over and its trials stay unfinished: no space left, or a node without the study or its data.
     """
@@ -41,10 +41,11 @@ class BetaVAETrainable(tune.Trainable):
         self._tasks: Sequence[TrialTask] = config["tasks"]
         self._data: TrialData | None = None
         self._runs: list[TrialRun] | None = None
+        self._failure: Exception | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Keep the next tasks; images and labels stay open."""
-        self._tasks, self._runs = new_config["tasks"], None
+        self._tasks, self._runs, self._failure = new_config["tasks"], None, None
         return True
 
     def step(self) -> dict[str, Any]:
@@ -56,20 +57,28 @@ class BetaVAETrainable(tune.Trainable):
         if self._runs is None:
             share = SharedBank()
             self._runs = [TrialRun(task, self._data, share) for task in self._tasks]
-        try:
-            for run in self._runs:
-                with suppress(Exception):  # raised again where the trial reports
-                    run.open()
-            reports = [_report(run) for run in self._runs]
-        except NodeError as error:
-            return {"done": True, "fatal": str(error)}
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            return {"done": True, "fatal": f"{self._tasks[0].study}: no space left ({error})"}
-        self._runs = [run for run, report in zip(self._runs, reports, strict=True) if not report["done"]]
+        for run in self._runs:
+            with suppress(Exception):  # raised again where the trial reports
+                run.open()
+        reports, unfinished = [], []
+        for run in self._runs:
+            try:
+                report = _report(run)
+            except NodeError as error:
+                return {"done": True, "fatal": str(error)}
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in NO_SPACE:
+                    return {"done": True, "fatal": f"{run.task.study}: no space left ({error})"}
+                self._failure = self._failure or error
+            else:
+                reports.append(report)
+                if not report["done"]:
+                    unfinished.append(run)
+        self._runs = unfinished
+        if self._failure and not reports:
+            raise self._failure
         node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else None
-        return {"done": not self._runs, "node": node, "reports": reports}
+        return {"done": not unfinished and self._failure is None, "node": node, "reports": reports}
 
 
 def _report(run: TrialRun) -> dict[str, Any]:

@@ -206,6 +206,28 @@ def test_trials_that_share_a_bank_give_the_numbers_that_each_gives_alone(
             assert torch.equal(weights(shared[place])[name], values)
 
 
+def test_a_trial_of_a_bank_whose_folder_is_lost_is_raised_when_the_others_are_done(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
+    tasks = tuple(make_task(folder=f"trials/0000{number}", seeds=(number,)) for number in range(3))
+    Path(tasks[1].study, "trials").mkdir(exist_ok=True)
+    Path(tasks[1].study, tasks[1].folder).write_text("a file where the folder should be")
+    trainable = BetaVAETrainable({"tasks": tasks})
+    steps = [trainable.step() for _ in range(3)]
+    assert [[(report["step"], report["done"]) for report in step["reports"]] for step in steps] == [
+        [(10, False), (10, False)],
+        [(20, False), (20, False)],
+        [(30, True), (30, True)],
+    ]
+    assert not any(step["done"] for step in steps)
+    with pytest.raises(OSError, match="00001"):
+        trainable.step()
+    # The worker's next trials are not burdened with it.
+    trainable.reset_config({"tasks": (make_task(folder="trials/00003"),)})
+    assert [trainable.step()["done"] for _ in range(3)] == [False, False, True]
+
+
 def test_a_bank_that_a_kill_left_at_two_steps_goes_on_in_two(make_task: MakeTask) -> None:
     def opened(tasks: list[TrialTask]) -> list[TrialRun]:
         share, data = SharedBank(), TrialData()
