@@ -57,7 +57,7 @@ class Progress:
         self._records: dict[_Key, TrialRecord] = {}
         self._open: dict[_Key, TrialRecord] = {}
         self._finished: dict[_Key, None] = {}  # in the order in which trials were seen to end
-        self._reported: dict[_Key, tuple[int, float]] = {}  # last step, and when it was first seen
+        self._reported: dict[_Key, tuple[float, int]] = {}  # when the last step was first seen; how many share a bank
         self._counts: Counter[tuple[bool, str]] = Counter()  # by whether it is searched, and its state
         self._best: TrialRecord | None = None
         self._work = self._work_known = self._trials_known = 0  # see `_estimate`
@@ -88,15 +88,16 @@ class Progress:
                 parts = [f"{self._title}: {self._count()} after {duration(self._elapsed())}", self._best_text()]
                 self._line("; ".join(filter(None, parts)))
 
-    def update(self, records: Sequence[TrialRecord]) -> None:
+    def update(self, records: Sequence[TrialRecord], sharing: int = 1) -> None:
         """Takes trials and controls as they now stand; the others stand as before.
 
-        The first call is the state before the run: all trials of the study.
+        The first call is the state before the run: all trials of the study. So many as are `sharing` a bank share its
+        time.
         """
         with self._guarded():
             ended = [record for record in records if record.state in FINISHED and _key(record) not in self._finished]
             for record in records:
-                self._take(record)
+                self._take(record, sharing)
             self._slots = max(self._slots, self._count_in("running"))
             self._updated = self._clock()
             # At the first call they come from an earlier run of the study: no news.
@@ -106,7 +107,7 @@ class Progress:
                 for record in ended:
                     self._line(self._news(record))
 
-    def _take(self, record: TrialRecord) -> None:
+    def _take(self, record: TrialRecord, sharing: int) -> None:
         """Put the record in the place of the trial's older one, in every sum too: a study may have thousands."""
         key = _key(record)
         older = self._records.get(key)
@@ -118,7 +119,7 @@ class Progress:
                 self._work_known += sign * steps
                 self._trials_known += sign * bool(steps)
         if older is None or last_step(older) != last_step(record):
-            self._reported[key] = last_step(record), self._clock()
+            self._reported[key] = self._clock(), sharing
         self._records[key] = record
         if record.state in FINISHED:
             self._finished[key] = None
@@ -260,7 +261,8 @@ class Progress:
             step = f"{last_step(record)}/{steps}" if steps else f"{last_step(record)}"
             seconds = record.seconds
             if record.state == "running":
-                seconds = (seconds or 0.0) + self._clock() - self._reported[_key(record)][1]
+                since, sharing = self._reported[_key(record)]
+                seconds = (seconds or 0.0) + (self._clock() - since) / sharing
             score = percent_with_spread(last_score(record), record.result.score.spread if record.result else None)
             table.add_row(
                 record.label,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -43,6 +43,13 @@ class _Open:
     def stored(self) -> FrozenTrial:
         # Not from the list of all trials, which Optuna copies each time.
         return self.trial.storage.get_trial(self.trial._trial_id)
+
+
+class Heard(NamedTuple):
+    """Whether a report said anything that the record did not have, and whether Tune is to stop there."""
+
+    news: bool
+    over: bool
 
 
 class Recorder:
@@ -90,8 +97,8 @@ class Recorder:
         """The task of the next trial, or those of the next bank, known to Tune as `trial_id`; none if none is left."""
         with self._guarded():
             while self.error is None and self._left():
-                tasks = []
-                for entry in self._take():
+                tasks, entries = [], self._take()
+                for entry in entries:
                     try:
                         task = self._task(entry)
                     except InputError as error:  # values that do not go together
@@ -99,19 +106,18 @@ class Recorder:
                     else:
                         tasks.append(task)
                         self._open.setdefault(trial_id, {})[task.folder] = entry
-                    self._show(entry)
+                    self._show(entry, len(entries))
                 if tasks:
                     return tuple(tasks)
         return ()
 
-    def report(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Write a report down; whether Tune is to stop here."""
-        if self.error is not None:
-            return False
-        with self._guarded():
-            self._receive(trial_id, result)
-            return trial_id not in self._open
-        return False
+    def report(self, trial_id: str, result: dict[str, Any]) -> Heard:
+        """Write a report down."""
+        if self.error is None:
+            with self._guarded():
+                news = self._receive(trial_id, result)
+                return Heard(news, trial_id not in self._open)
+        return Heard(news=False, over=False)
 
     def complete(self, trial_id: str, result: dict[str, Any]) -> None:
         """The last report, or the last words; nothing if the trial was pruned."""
@@ -122,24 +128,26 @@ class Recorder:
                 raise RunError(result["fatal"])
             self._receive(trial_id, result)
 
-    def _receive(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Write down what each trial of a bank reports; those that are over leave it."""
-        bank = self._open[trial_id]
+    def _receive(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Write down what each trial of a bank reports; those that are over leave it. Whether any of it is new."""
+        bank, news = self._open[trial_id], False
+        sharing = len(bank)
         for report in result["reports"]:
             entry = bank[report["folder"]]
             if "reason" in report:
                 self._end_failed(entry, report["reason"], report.get("traceback"))
             else:
-                self._note(entry, report, result["node"])
+                news |= self._note(entry, report, result["node"])
                 if report["done"]:
                     self._end(entry, TrialState.COMPLETE, report["score"])
                 elif entry.searched and self._pruned(entry):
                     self._end(entry, TrialState.PRUNED)
-            self._show(entry)
+            self._show(entry, sharing)
             if entry.stored.state.is_finished():
                 del bank[report["folder"]]
         if not bank:
             del self._open[trial_id]
+        return news
 
     def worker_failed(self, trial_id: str, how: str) -> set[str]:
         """A worker died or raised; Tune tries again, or calls `fail` next.
@@ -169,9 +177,9 @@ class Recorder:
             searched = self._study.trials if self._searching else []
             self._progress.update([*self._study.controls, *searched])
 
-    def _show(self, entry: _Open) -> None:
+    def _show(self, entry: _Open, sharing: int = 1) -> None:
         if self._progress is not None:
-            self._progress.update([read_trial(entry.stored)])
+            self._progress.update([read_trial(entry.stored)], sharing)
 
     @cached_property
     def _tensorboard(self) -> TensorBoardLog | None:
@@ -257,15 +265,15 @@ class Recorder:
             gpu=self._placement.gpus > 0,
         )
 
-    def _note(self, entry: _Open, report: dict[str, Any], node: str | None) -> None:
+    def _note(self, entry: _Open, report: dict[str, Any], node: str | None) -> bool:
         """The report's numbers, once: a trial that goes on from a checkpoint gives its last report again.
 
-        The intermediate value is written last and marks the report as recorded.
+        Whether it is new. The intermediate value is written last and marks the report as recorded.
         """
         stored = entry.stored
         step = int(report["step"])
         if step in stored.intermediate_values:
-            return
+            return False
         result = TrialResult.from_dict(json.loads(report["result"]))
         if self._tensorboard is not None:
             self._tensorboard.write_result(read_trial(stored), result)
@@ -273,6 +281,7 @@ class Recorder:
             entry.trial.set_user_attr("node", node)
         entry.trial.set_user_attr("result", result.to_dict())
         entry.trial.report(result.score.score, step)
+        return True
 
     def _pruned(self, entry: _Open) -> bool:
         if self._pruner is None:

@@ -23,8 +23,11 @@ class RecordScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """A report that is not the trial's last."""
-        stop = self._recorder.report(trial.trial_id, result)
-        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+        heard = self._recorder.report(trial.trial_id, result)
+        if heard.news:
+            # Tune counts the failures of a trial's whole life. Lost workers are none where each brings the trial on.
+            trial.run_metadata.num_failures = 0
+        return TrialScheduler.STOP if heard.over else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """A worker died or raised; Tune tries the trial again or fails it, and tells only here why."""

@@ -28,7 +28,7 @@ from bvae_tune.wording import command
 if TYPE_CHECKING:
     from rich.console import Console
 
-# A trial whose worker dies is tried again this often, each time from its last checkpoint.
+# A trial whose worker dies is tried again from its last checkpoint, so often in a row without another report.
 RETRIES = 2
 
 

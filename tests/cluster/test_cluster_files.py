@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
+import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.providers import _get_node_provider_cls
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from bvae_tune.space import load_space
 
 FILES = ("gpu.yaml", "local.yaml")
 
@@ -99,11 +104,21 @@ def test_every_machine_mounts_the_folder_that_the_search_is_told_of(root: Path) 
     assert mounts[0].endswith(f":/ {storage}")
 
 
-def test_worked_example_of_resources_adds_up(root: Path) -> None:
-    text = (root / "cluster" / "gpu.yaml").read_text()
-    example = {key: float(value) for key, value in re.findall(r"--set resources\.(\w+)=([\d.]+)", text)}
+def test_worked_example_is_one_command_whose_resources_add_up(root: Path) -> None:
+    head = (root / "cluster" / "gpu.yaml").read_text().partition("\n\n")[0]
+    commands = "\n".join(line.lstrip("#") for line in head.splitlines())
+    (pasted,) = re.findall(r"\.venv/bin/(ray exec .*?\")$", commands, re.MULTILINE | re.DOTALL)
+    shown = "ray() { printf '%s' \"${@: -1}\"; }\n" + pasted  # the last word that the shell gives Ray
+    told = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True).stdout
+    assert "\n" not in told, "Ray's shell on the head would take a second line for another command"
+    words = shlex.split(told)
+    assert words[:2] == ["bvae-tune", "search"]
+    settings = [value for flag, value in pairwise(words) if flag == "--set"]
+    example = load_space(words[words.index("--space") + 1], settings).resources
+    assert isinstance(example.gpus_per_trial, int | float)
+    assert isinstance(example.concurrent_trials, int)
     config = load(root, "gpu.yaml")
     worker = config["available_node_types"]["gpu_spot"]
     machines = config["max_workers"]
-    assert example["concurrent_trials"] * example["gpus_per_trial"] == machines * worker["resources"]["GPU"]
-    assert example["concurrent_trials"] * example["cpus_per_trial"] <= machines * worker["resources"]["CPU"]
+    assert example.concurrent_trials * example.gpus_per_trial == machines * worker["resources"]["GPU"]
+    assert example.concurrent_trials * example.cpus_per_trial <= machines * worker["resources"]["CPU"]

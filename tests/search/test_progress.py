@@ -142,6 +142,11 @@ def test_a_running_trial_s_clock_goes_on_between_its_reports(make_record: MakeRe
     clock.seconds = 5.0
     rows = drawn(progress)
     assert [row.split()[-1] for row in rows if "running" in row] == ["0:16", "0:02"]
+    for number in (0, 1):  # both share a bank, and its time
+        progress.update([make_record(number, "running", step=200)], sharing=2)
+    clock.seconds = 25.0
+    rows = drawn(progress)
+    assert [row.split()[-1] for row in rows if "running" in row] == ["0:31", "0:31"]
 
 
 def test_searched_steps_are_those_of_each_trial(make_record: MakeRecord) -> None:
