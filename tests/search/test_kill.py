@@ -1,6 +1,7 @@
 """Nothing lost, nothing twice: a seeded killer ends the command and all its Ray processes with SIGKILL.
 
-`make test` kills 5 times, `make soak` 50 times; BVAE_TUNE_KILL_SEED chooses other moments than those of seed 0.
+`make test` kills 5 times, `make soak` 50 times, and 20 times while three trials share a bank; BVAE_TUNE_KILL_SEED
+chooses other moments than those of seed 0.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +38,17 @@ else:
 
 
 class Killer:
-    """Starts the command on a study and kills it; every random choice comes from the seed."""
+    """Starts the command on a study and kills it; every random choice comes from the seed.
+
+    Attributes:
+        storage, study: folders.
+        written: for each checkpoint of an unfinished trial that was seen, the times at which it was written.
+    """
 
     def __init__(self, storage: Path, seed: int) -> None:
         self.storage = storage
         self.study = storage / "study"
+        self.written: dict[Path, set[int]] = {}
         self._random = np.random.default_rng(seed)
 
     def run(self, kill: bool) -> bool:
@@ -58,8 +66,10 @@ class Killer:
             if kill and self._wait(command):
                 self._kill(command)
                 return True
-            code = command.wait(timeout=600)
-        assert code == 0, (self.storage / "output").read_text()
+            end = time.monotonic() + 600
+            while command.poll() is None and time.monotonic() < end:
+                self._watch()
+        assert command.returncode == 0, (self.storage / "output").read_text()
         return False
 
     def _wait(self, command: subprocess.Popen[bytes]) -> bool:
@@ -71,7 +81,7 @@ class Killer:
         while self._lines() < lines:
             if command.poll() is not None:
                 return False
-            time.sleep(0.002)
+            self._watch()
         return self._sleep(command, self._random.choice([0.0, 0.001, 0.01, 0.1]))
 
     def _sleep(self, command: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -79,8 +89,15 @@ class Killer:
         while time.monotonic() < end:
             if command.poll() is not None:
                 return False
-            time.sleep(0.002)
+            self._watch()
         return command.poll() is None
+
+    def _watch(self) -> None:
+        """One look at the checkpoints, and a moment's rest."""
+        for checkpoint in self.study.glob("*/*/step-*.safetensors"):
+            with suppress(FileNotFoundError):
+                self.written.setdefault(checkpoint, set()).add(checkpoint.stat().st_mtime_ns)
+        time.sleep(0.002)
 
     def _lines(self) -> int:
         journal = self.study / "optuna.journal"
@@ -107,8 +124,9 @@ def outcome(study: Study) -> list[tuple[Any, ...]]:
     ]
 
 
-def _numbers(record: TrialRecord) -> dict[str, Any]:
-    assert record.result is not None
+def _numbers(record: TrialRecord) -> dict[str, Any] | None:
+    if record.result is None:  # it failed before its first report
+        return None
     return record.result.to_dict() | {"images_per_second": 0, "seconds_training": 0, "seconds_evaluating": 0}
 
 
@@ -121,12 +139,12 @@ def finished(study: Study) -> dict[tuple[str, int], TrialRecord]:
     }
 
 
-def check_interrupted(study: Study, ended_before: dict[tuple[str, int], TrialRecord]) -> None:
+def check_interrupted(study: Study, ended_before: dict[tuple[str, int], TrialRecord], at_once: int) -> None:
     """After a kill: no ended trial has changed, and no report is recorded that its checkpoint does not hold."""
     ended = finished(study)
     assert {key: ended[key] for key in ended_before} == ended_before
     unfinished = [record for record in (*study.controls, *study.trials) if record.state == "running"]
-    assert len(unfinished) <= 1
+    assert len(unfinished) <= at_once
     for record in unfinished:
         place = f"{'trials' if record.kind == 'search' else 'controls'}/{record.number:05d}"
         checkpoint = CheckpointFolder(str(study.path), place).latest()
@@ -134,8 +152,8 @@ def check_interrupted(study: Study, ended_before: dict[tuple[str, int], TrialRec
         assert max(record.intermediate, default=0) <= trained
 
 
-def kill_until_finished(storage: Path, space: dict[str, Any], seed: int, kills: int) -> tuple[Study, int]:
-    """A study with at most so many kills, and how many there were."""
+def kill_until_finished(storage: Path, space: dict[str, Any], seed: int, kills: int, at_once: int) -> tuple[Study, int]:
+    """A study with at most so many kills, and how many there were; `at_once` trials run at a time."""
     storage.mkdir()
     (storage / "space.yaml").write_text(yaml.safe_dump(space))
     killer = Killer(storage, seed)
@@ -145,28 +163,49 @@ def kill_until_finished(storage: Path, space: dict[str, Any], seed: int, kills: 
         done += 1
         if killer.study.exists():
             study = Study.open(killer.study)
-            check_interrupted(study, ended)
+            check_interrupted(study, ended, at_once)
             ended = finished(study)
+    # A trial that began anew, or further back than its last checkpoint, would have written one of them again.
+    assert {path: times for path, times in killer.written.items() if len(times) > 1} == {}
+    assert killer.written
     return Study.open(killer.study), done
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.soak)])
+PRUNED = {
+    "search": {"trials": 8, "startup_trials": 3, "pruner": "halving", "min_resource": 10},
+    "training": {"steps": 40},
+}
+BANKS = {
+    "space": {"latent_size": {"grid": [2, 3]}, "beta": {"grid": [1, 1e39, 4]}},
+    "search": {"trials": 6, "sampler": "grid"},
+    "training": {"steps": 40},
+    "resources": {"trials_per_bank": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_once", "states", "kills"),
+    [
+        (PRUNED, 1, {"complete", "pruned"}, 5),
+        pytest.param(PRUNED, 1, {"complete", "pruned"}, 50, marks=pytest.mark.soak),
+        pytest.param(BANKS, 3, {"complete", "failed"}, 20, marks=pytest.mark.soak),
+    ],
+)
 @pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("embedded_ray")
-def test_a_killed_study_ends_as_an_undisturbed_one(make_space: MakeSpace, tmp_path: Path, kills: int) -> None:
-    space = make_space(
-        search={"trials": 8, "startup_trials": 3, "pruner": "halving", "min_resource": 10},
-        training={"steps": 40},
-    )
+def test_a_killed_study_ends_as_an_undisturbed_one(
+    make_space: MakeSpace, tmp_path: Path, settings: dict[str, Any], at_once: int, states: set[str], kills: int
+) -> None:
+    space = make_space(**settings)
     undisturbed = search(space, name="undisturbed", storage=tmp_path)
     expected = outcome(undisturbed)
-    assert {"complete", "pruned"} <= {record.state for record in undisturbed.trials}
+    assert {record.state for record in undisturbed.trials} == states
 
     seed = int(os.environ.get("BVAE_TUNE_KILL_SEED", "0"))
     done = 0
     while done < kills:
         # A study that is finished cannot be killed: the killer goes on with another of the same seed.
-        study, found = kill_until_finished(tmp_path / f"killed after {done}", space, seed + done, kills - done)
+        study, found = kill_until_finished(tmp_path / f"killed after {done}", space, seed + done, kills - done, at_once)
         assert outcome(study) == expected
         assert study.finished
         assert study.best is not None
