@@ -109,7 +109,7 @@ class ResourcesConfig:
     """What one trial takes of the machine or cluster, and how many run at once.
 
     Trials of a grid that differ in β alone can train as one bank, `trials_per_bank` of them on what one trial takes; it
-    counts as one of the `concurrent_trials`, and a worker that is lost for good takes all its trials along.
+    counts as one of the `concurrent_trials`, and a worker that is lost again and again takes all its trials along.
 
     `auto`: a GPU for each trial if there are any, else a core; as many trials at once as fit. Fractions of a GPU are
     allowed (0.25: four trials share one).
@@ -376,6 +376,8 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
                 configure(config, {key: value})
             except InputError as error:
                 fail(path, f"{value!r} is not possible here ({error})")
+            if value is None and name in ("beta", "beta_norm") and model.default_beta is None:
+                fail(path, "null leaves its trials without a β; give numbers only")
 
     if not space and search.sampler == "grid":
         fail(("search", "sampler"), "the grid sampler needs searched keys, and space names none")

@@ -123,6 +123,8 @@ def test_an_unknown_name_lists_the_packaged_ones() -> None:
         ("[2.5e-1, 1E+2]", "[0, 4]", ["line 12, space.beta", "above zero"]),
         ("[2.5e-1, 1E+2]", "[1, 2, 4]", ["line 12, space.beta", "a low and a high bound"]),
         ("[2.5e-1, 1E+2]", "[1, .inf]", ["line 12, space.beta", "finite"]),
+        ("{loguniform: [2.5e-1, 1E+2]}", "{categorical: [1, null]}", ["line 12, space.beta", "without a β"]),
+        ("latent_size: 4", "sigma: .inf", ["line 6, model.sigma", "finite"]),
         ("[2.5e-1, 1E+2]", "[one, 4]", ["line 12, space.beta", "'one'"]),
         ("loguniform", "lognormal", ["line 12, space.beta", "did you mean loguniform?", "categorical"]),
         ("beta: {loguniform: [2.5e-1, 1E+2]}", "beta: 4", ["line 12, space.beta is 4", "{uniform: [1, 4]}"]),
@@ -197,6 +199,7 @@ def test_beta_must_come_from_somewhere(tmp_path: Path) -> None:
         ("trainign.steps=3", "did you mean training?"),
         ("training.steps.more=3", "steps is not a group of keys"),
         ("search.trials=0", "at least 1"),
+        ("metric.ridge=.inf", "0 or more, and finite"),
         ("space.beta={uniform: [4, 1]}", "low 4 is above high 1"),
     ],
 )

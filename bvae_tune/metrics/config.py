@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,8 +39,8 @@ class MetricConfig:
             raise InputError(f"metric.profile: {list(self.profile)} holds a number of pairs below 1; each is 1 or more")
         if self.classifier not in ("lbfgs", "adagrad"):
             raise InputError(f"metric.classifier: {self.classifier!r} is unknown; use lbfgs or adagrad")
-        if not self.ridge >= 0:
-            raise InputError(f"metric.ridge: {self.ridge} must be 0 or more")
+        if not 0 <= self.ridge < math.inf:
+            raise InputError(f"metric.ridge: {self.ridge} must be 0 or more, and finite")
 
     @property
     def lengths(self) -> tuple[int, ...]:

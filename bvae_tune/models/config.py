@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -85,14 +86,14 @@ class ModelConfig:
             raise InputError(f"model.latent_size: {self.latent_size}; {self.architecture} has {size} latents (Table 1)")
         if self.architecture in FIXED_LATENT_SIZE and self.likelihood != "bernoulli":
             raise InputError(f"model.likelihood: {self.likelihood!r}; {self.architecture} has no such likelihood")
-        if not self.sigma > 0:
-            raise InputError(f"model.sigma: {self.sigma} must be greater than 0")
+        if not 0 < self.sigma < math.inf:
+            raise InputError(f"model.sigma: {self.sigma} must be greater than 0, and finite")
         if self.beta is not None and self.beta_norm is not None:
             raise InputError("model.beta and model.beta_norm are both given: give one (beta_norm = beta * M / N)")
         for name, value in (("beta", self.beta), ("beta_norm", self.beta_norm)):
             if value is not None and not self.has_beta:
                 raise InputError(f"model.{name}: {value}; {self.architecture} has no KL term to weigh: take it out")
-            if value is not None and not 0 <= value < float("inf"):
+            if value is not None and not 0 <= value < math.inf:
                 raise InputError(f"model.{name}: {value} must be a number of at least 0")
 
     @property

@@ -180,6 +180,8 @@ def calibrate(
     config: StudyConfig, model: ModelConfig, training: TrainingConfig, placement: Placement, at_once: int
 ) -> Calibration:
     """Measure `at_once` trials side by side, each in a fresh process with the threads it would have; their means."""
+    from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory  # torch
+
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, mp_context=context) as pool:
         futures = [
@@ -193,6 +195,10 @@ def calibrate(
                 f"a few steps in {at_once} processes at once killed one of them, most likely for lack of memory; lower "
                 "resources.concurrent_trials or trials_per_bank, training.batch_size, model.widths or protocol.replicas"
             ) from None
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RunError) or not is_out_of_memory(error):
+                raise
+            raise RunError(f"out of memory ({error}); {OUT_OF_MEMORY_ADVICE}") from None
 
 
 def _device(placement: Placement, number: int) -> str:

@@ -48,11 +48,12 @@ def test_a_search_that_cannot_run_is_refused(
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_a_batch_that_no_memory_holds(invoke: Callable[..., CompletedProcess[str]], space_file: Path) -> None:
-    outcome = invoke("plan", "--space", space_file, "--set", "training.batch_size=1000000000000")
+@pytest.mark.parametrize("setting", ["training.batch_size=1000000000000", "model.widths=[10000000000000]"])
+def test_what_no_memory_holds(invoke: Callable[..., CompletedProcess[str]], space_file: Path, setting: str) -> None:
+    outcome = invoke("plan", "--space", space_file, "--set", setting)
     assert outcome.returncode == 1
-    assert "lower training.batch_size" in outcome.stderr
-    assert outcome.stderr.startswith("error: ")
+    assert outcome.stderr.startswith("error: out of memory")
+    assert outcome.stderr.count("lower training.batch_size, model.widths") == 1
 
 
 def test_labels_of_images_that_do_not_exist(
