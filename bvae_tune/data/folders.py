@@ -41,21 +41,20 @@ class Listing:
     fingerprint: str
 
 
-def list_pictures(folder: Path, origin: str | None = None) -> Listing:
+def list_pictures(folder: Path, wanted: str) -> Listing:
     """Find the image files in a folder and the folders in it, at any depth.
 
     What begins with a dot is not looked at, nor are links to folders.
 
     Args:
         folder: absolute path.
-        origin: where the images come from, for whoever lacks them.
+        wanted: where the images come from or what they must look like, for whoever lacks them.
 
     Raises:
         InputError: no such folder, no images in it, or a file that cannot be looked at.
     """
-    hint = f"; {origin}" if origin else ""
     if not folder.is_dir():
-        raise InputError(f"dataset.path: {folder}: no such folder{hint}")
+        raise InputError(f"dataset.path: {folder}: no such folder; {wanted}")
     prefix = len(str(folder)) + 1
     found: list[tuple[str, int, int]] = []
     try:
@@ -69,7 +68,7 @@ def list_pictures(folder: Path, origin: str | None = None) -> Listing:
     except OSError as error:
         raise InputError(f"dataset.path: {error.filename}: cannot be read ({error.strerror})") from None
     if not found:
-        raise InputError(f"dataset.path: {folder}: no images in it; expected files {', '.join(SUFFIXES)}{hint}")
+        raise InputError(f"dataset.path: {folder}: no images in it; expected files {', '.join(SUFFIXES)}; {wanted}")
     found.sort()
     for path, _, _ in found:
         if path.encode(errors="ignore").decode() != path:

@@ -44,6 +44,19 @@ _READING: Final = 1
 # as many use, hold hair and chin, and little of the background, which no factor explains.
 _CELEBA_CROP: Final = 148 / 178
 
+# What a source needs, for whoever lacks it.
+_LAYOUTS: Final[dict[Source, str]] = {
+    "npz": "an .npz file with the array images (n, H, W) or (n, H, W, C), and where they are known factors (n, K) and "
+    "factor_names; dSprites as published, dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz of "
+    "https://github.com/google-deepmind/dsprites-dataset, is one",
+    "arrow": "an image store, as import_arrays writes one",
+    "table": f"a table ({', '.join(SUFFIXES)}) with the column image, of encoded pictures or of lists of pixels, and a "
+    "column of numbers for each factor that is known",
+    "folder": "a folder of pictures, at any depth; what is known of them stands in their paths (dataset.pattern) or in a "
+    "CSV or Parquet file with the column file and one for each factor (labels.path)",
+    "celeba": CELEBA_ORIGIN,
+}
+
 Known = tuple[npt.NDArray[np.int64] | None, FactorSpace | None]  # of the factors: (n, K) and their values
 
 
@@ -164,15 +177,13 @@ def open_dataset(config: DatasetConfig, progress: Progress | None = None) -> Ima
         return open_or_make(drawn, lambda: build_shapes(drawn, progress))
     if config.path is None:
         what = "folder" if config.source in ("folder", "celeba") else "file"
-        origin = config.origin or (CELEBA_ORIGIN if config.source == "celeba" else None)
-        hint = f"; {origin}" if origin else ""
-        raise InputError(f"dataset.path: missing; the source {config.source} needs a {what}{hint}")
+        raise InputError(f"dataset.path: missing; the source {config.source} needs a {what}; {_wanted(config)}")
     path = Path(config.path).absolute()
     match config.source:
         case "arrow":
             return open_store(path)
         case "npz":
-            return _open_npz(path, progress)
+            return _open_npz(path, config, progress)
         case "folder":
             return _open_folder(path, config, progress)
         case "celeba":
@@ -224,8 +235,8 @@ def import_arrays(
     return open_or_make(cached, lambda: _write(cached, name, (packed, size, bits), known))
 
 
-def _open_npz(path: Path, progress: Progress | None) -> ImageStore:
-    cached = _cache_file(path.stem, _key(_content_of(path)))
+def _open_npz(path: Path, config: DatasetConfig, progress: Progress | None) -> ImageStore:
+    cached = _cache_file(path.stem, _key(_content_of(path, config)))
     store = _open_if_whole(cached)
     if store is not None:
         return store
@@ -237,7 +248,7 @@ def _open_npz(path: Path, progress: Progress | None) -> ImageStore:
 
 
 def _open_folder(path: Path, config: DatasetConfig, progress: Progress | None) -> ImageStore:
-    listing = list_pictures(path, config.origin)
+    listing = list_pictures(path, _wanted(config))
     cached = _cache_file(path.name, _key(listing.fingerprint, config.size, config.channels, config.pattern))
     store = _open_if_whole(cached)
     if store is not None:
@@ -263,7 +274,7 @@ def _open_celeba(path: Path, config: DatasetConfig, progress: Progress | None) -
 
 
 def _open_table(path: Path, config: DatasetConfig, progress: Progress | None) -> ImageStore:
-    cached = _cache_file(path.stem, _key(_content_of(path), config.size, config.channels))
+    cached = _cache_file(path.stem, _key(_content_of(path, config), config.size, config.channels))
     store = _open_if_whole(cached)
     if store is not None:
         return store
@@ -299,13 +310,19 @@ def _write(target: Path, name: str, images: Packed, known: Known, files: Sequenc
     )
 
 
-def _content_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+def _wanted(config: DatasetConfig) -> str:
+    """Where the images come from or what they must look like, for whoever lacks them."""
+    return config.origin or _LAYOUTS[config.source]
+
+
+def _content_of(path: Path, config: DatasetConfig) -> str:
+    """Hexadecimal SHA-256 of a dataset's file."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"dataset.path: {path}: cannot be read ({error.strerror})") from None
+        hint = f"; {_wanted(config)}" if isinstance(error, FileNotFoundError) else ""
+        raise InputError(f"dataset.path: {path}: cannot be read ({error.strerror}){hint}") from None
 
 
 def _key(*parts: object) -> str:

@@ -22,6 +22,7 @@ from bvae_tune.models.networks import load_model
 from bvae_tune.models.stack import some_of
 from bvae_tune.randomness import generator
 from bvae_tune.search.checkpoints import Checkpoint
+from bvae_tune.search.folder import trial_folder
 from bvae_tune.search.task import check_fingerprints
 from bvae_tune.space import load_space
 from bvae_tune.wording import percent
@@ -214,4 +215,11 @@ def _load(
     """All replicas of a trial, or one."""
     model, _ = study.configuration(record)
     kept = slice(None) if replica is None else slice(replica, replica + 1)
-    return load_model(some_of(checkpoint.weights, kept), model, store.channels, store.height, store.width)
+    try:
+        return load_model(some_of(checkpoint.weights, kept), model, store.channels, store.height, store.width)
+    except InputError as error:
+        widths = "-".join(map(str, model.layer_widths))
+        raise InputError(
+            f"{study.path / trial_folder(record.kind, record.number)}: not the weights of {record.label}, which is "
+            f"{model.architecture} {widths} with {model.latent_size} latents: {error}"
+        ) from None

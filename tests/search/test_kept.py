@@ -158,14 +158,17 @@ def test_a_random_image_is_that_of_its_seed(trained: tuple[Study, TrialRecord, B
     assert len(set(drawn)) > 1
 
 
-def test_weights_of_another_architecture_are_refused(trained: tuple[Study, TrialRecord, Bank]) -> None:
+@pytest.mark.parametrize("changes", [{"widths": (5,)}, {"architecture": "conv", "widths": (4, 4, 4, 4, 8)}])
+def test_weights_of_another_architecture_are_refused(
+    trained: tuple[Study, TrialRecord, Bank], tmp_path: Path, changes: dict[str, Any]
+) -> None:
     study, record, bank = trained
-    other = Bank(
-        dataclasses.replace(bank.model, widths=(5,)), bank.training, open_dataset(study.config.dataset), (1, 2)
-    )
+    images = np.zeros((16, 64, 64), np.uint8)
+    arrays = import_arrays(images, path=tmp_path / "other.arrow")
+    other = Bank(dataclasses.replace(bank.model, **changes), bank.training, arrays, (1, 2))
     assert record.result is not None
     CheckpointFolder(str(study.path), "trials/00000").save(other.weights(), record.result, final=True)
-    with pytest.raises(InputError, match="the model configuration"):
+    with pytest.raises(InputError, match=r"/trials/00000: not the weights of trial 0, which is fc 16 with 3 latents: "):
         traverse(study, record)
 
 
