@@ -99,8 +99,9 @@ def _fit_linear(
 
     if TRUTH not in done:
         told("scoring the true factors")
-        factors = store.factors(labels.indices).astype(np.float64)
-        yield TRUTH, score(((factors - factors.mean(0)) / factors.std(0))[None]), ", ".join(store.factor_names)
+        varying = [store.factor_names.index(name) for name in store.varying_factors]  # dSprites has one colour
+        factors = store.factors(labels.indices)[:, varying].astype(np.float64)
+        yield TRUTH, score(((factors - factors.mean(0)) / factors.std(0))[None]), ", ".join(store.varying_factors)
     if RAW not in done:
         told("scoring raw pixels")
         pixels = encode_labelled(RawPixels(), store, labels).mean.numpy()
