@@ -52,8 +52,8 @@ _LAYOUTS: Final[dict[Source, str]] = {
     "arrow": "an image store, as import_arrays writes one",
     "table": f"a table ({', '.join(SUFFIXES)}) with the column image, of encoded pictures or of lists of pixels, and a "
     "column of numbers for each factor that is known",
-    "folder": "a folder of pictures, at any depth; what is known of them stands in their paths (dataset.pattern) or in a "
-    "CSV or Parquet file with the column file and one for each factor (labels.path)",
+    "folder": "a folder of pictures, at any depth; what is known of them stands in their paths (dataset.pattern) or in "
+    "a CSV or Parquet file with the column file and one for each factor (labels.path)",
     "celeba": CELEBA_ORIGIN,
 }
 
