@@ -24,7 +24,10 @@ app = typer.Typer(
 )
 
 Scaled = Annotated[
-    Scale, typer.Option(help="smoke: two minutes, shows that it works; cpu: an hour on two cores; paper: for GPUs.")
+    Scale,
+    typer.Option(
+        help="smoke: two minutes, shows that it works; cpu: an hour on two cores; hours: a night; paper: for GPUs."
+    ),
 ]
 Name = Annotated[
     str | None, typer.Option(metavar="NAME", help="Of the study; the figure's and the scale's if left out.")

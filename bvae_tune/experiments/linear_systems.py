@@ -57,6 +57,7 @@ class Effort:
 EFFORT: Final = {
     Scale.SMOKE: Effort(3_000, "lbfgs"),
     Scale.CPU: Effort(None, "adagrad"),
+    Scale.HOURS: Effort(None, "adagrad"),
     Scale.PAPER: Effort(None, "adagrad"),
 }
 

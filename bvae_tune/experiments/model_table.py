@@ -56,10 +56,13 @@ PAPER: Final[Mapping[str, tuple[float, float | None]]] = {
 
 _FIXED: Final = ("space.beta=null", "space.latent_size=null")
 _NARROW_FC: Final = (*_FIXED, "model.widths=[300, 300]", "training.steps=6000", "training.report_every=1500")
+# 1.0 million images: past 0.5 million, from where on `fc` 1200 is expected to put β = 4 above β = 1.
+_WHOLE_FC: Final = (*_FIXED, "training.steps=15600", "training.report_every=1300")
 _SMALL_FC: Final = (*_FIXED, "model.widths=[16]", *FEW_STEPS)
 SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
     Scale.SMOKE: ("fig5_left", ("search.trials=1", "protocol.replicas=2", *SMOKE)),
     Scale.CPU: ("fig5_left", ()),
+    Scale.HOURS: ("fig5_left", ("search.trials=8", "training.steps=15000")),
     Scale.PAPER: ("fig5_left_paper", ()),
 }
 # Of each trained system besides the convolutional β-VAEs: a packaged search space, and what is changed in it.
@@ -77,6 +80,13 @@ TRAINED: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
         BETA_VAE: ("shapes_paper", (*_NARROW_FC, "model.beta=4")),
         DCIGN: ("dcign", ()),
         INFOGAN: ("infogan", ()),
+    },
+    Scale.HOURS: {
+        UNTRAINED: ("shapes_paper", (*_WHOLE_FC, "model.beta=1", "training.steps=0")),
+        VAE: ("shapes_paper", (*_WHOLE_FC, "model.beta=1")),
+        BETA_VAE: ("shapes_paper", (*_WHOLE_FC, "model.beta=4")),
+        DCIGN: ("dcign", ("training.steps=15000",)),
+        INFOGAN: ("infogan", ("training.steps=6000",)),
     },
     Scale.PAPER: {
         UNTRAINED: ("shapes_paper", (*_FIXED, "model.beta=1", "training.steps=0")),

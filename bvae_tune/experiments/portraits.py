@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 VAE, DCIGN, INFOGAN = "VAE (β = 1)", "DC-IGN", "InfoGAN"
 _RIVALS: Final = {"dcign": DCIGN, "infogan": INFOGAN}
+_LONG: Final = ("training.steps=30000", "training.report_every=7500")
 SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
     Scale.SMOKE: ("fig6", SMOKE),
     Scale.CPU: ("fig6", ()),
+    Scale.HOURS: ("fig6", _LONG),
     Scale.PAPER: ("fig6_paper", ()),
 }
 RIVALS: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
@@ -39,10 +41,14 @@ RIVALS: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
         INFOGAN: ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *FEW_STEPS)),
     },
     Scale.CPU: {DCIGN: ("dcign", ()), INFOGAN: ("infogan", ())},
+    Scale.HOURS: {
+        DCIGN: ("dcign", _LONG),
+        INFOGAN: ("infogan", ("training.steps=9000", "training.report_every=3000")),
+    },
     Scale.PAPER: {DCIGN: ("dcign_paper", ()), INFOGAN: ("infogan_paper", ())},
 }
 # Images that the activations are averaged over; None for all.
-IMAGES: Final = {Scale.SMOKE: 4_096, Scale.CPU: 65_536, Scale.PAPER: None}
+IMAGES: Final = {Scale.SMOKE: 4_096, Scale.CPU: 65_536, Scale.HOURS: None, Scale.PAPER: None}
 GROUPS: Final = (("position_y", "position_x"), ("shape", "scale"), ("shape", "rotation"))
 STEPS: Final = 5
 

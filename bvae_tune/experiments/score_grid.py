@@ -39,6 +39,7 @@ SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
         ),
     ),
     Scale.CPU: ("fig5_right", ()),
+    Scale.HOURS: ("fig5_right", ("protocol.replicas=6", "training.steps=15000", "training.report_every=5000")),
     Scale.PAPER: ("fig5_right_paper", ()),
 }
 SHOWN: Final = 12  # images that are reconstructed
@@ -53,6 +54,7 @@ class ScoreGrid:
         beta_norms: (B,) ascending β_norm = β M / N (Sec. A.5).
         scores: (S, B) shares in [0, 1], each over the replicas of a trial.
         spreads: (S, B) standard deviation over the replicas; 0 for one.
+        replicas: (2, S, B) the lowest and the highest score of a replica.
         reconstruction: (S, B) nats per image.
         kl: (S, B) nats per image.
         dimensions: N.
@@ -64,6 +66,7 @@ class ScoreGrid:
     beta_norms: tuple[float, ...]
     scores: npt.NDArray[np.float64]
     spreads: npt.NDArray[np.float64]
+    replicas: npt.NDArray[np.float64]
     reconstruction: npt.NDArray[np.float64]
     kl: npt.NDArray[np.float64]
     dimensions: int
@@ -96,6 +99,8 @@ class ScoreGrid:
                 "beta": beta_norm * self.dimensions / size,
                 "score": self.scores[at],
                 "spread": self.spreads[at],
+                "lowest_replica": self.replicas[0][at],
+                "highest_replica": self.replicas[1][at],
                 "reconstruction": self.reconstruction[at],
                 "kl": self.kl[at],
                 "best_of_its_latent_size": bool(self.peaks[at[0]] == at[1]),
@@ -167,18 +172,20 @@ def read_score_grid(study: Study) -> ScoreGrid:
     sizes = tuple(sorted({record.latent_size for record in finished}))
     # The record has β_norm as it was computed from β and M, to the last bit or not.
     beta_norms = tuple(sorted({_beta_norm(record) for record in finished}))
-    scores, spreads, reconstruction, kl = np.full((4, len(sizes), len(beta_norms)), np.nan)
+    scores, spreads, lowest, highest, reconstruction, kl = np.full((6, len(sizes), len(beta_norms)), np.nan)
     for record in finished:
         assert record.result is not None
         result = record.result
         at = (sizes.index(record.latent_size), beta_norms.index(_beta_norm(record)))
         scores[at], spreads[at] = result.score.score, result.score.spread
+        lowest[at], highest[at] = min(result.score.replica_scores), max(result.score.replica_scores)
         reconstruction[at], kl[at] = np.mean(result.reconstruction), np.mean(result.kl)
     return ScoreGrid(
         latent_sizes=sizes,
         beta_norms=beta_norms,
         scores=scores,
         spreads=spreads,
+        replicas=np.stack([lowest, highest]),
         reconstruction=reconstruction,
         kl=kl,
         dimensions=study.facts["dimensions"],

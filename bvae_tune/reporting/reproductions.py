@@ -62,7 +62,7 @@ def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled:
     """Fig. 5 right: score against β_norm for each M, the best β_norm against M, and two trials' reconstructions.
 
     Args:
-        grid: what was found. A triangle at the foot marks β = 1 for each M.
+        grid: what was found. Bars are the range of the replicas. A triangle at the foot marks β = 1 for each M.
         entangled, disentangled: the same images by a trial of a low score and by the best one.
         title: over the figure.
     """
@@ -76,7 +76,7 @@ def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled:
         left.errorbar(
             x,
             y,
-            grid.spreads[row, known],
+            np.abs(grid.replicas[:, row, known] - y),
             color=colour,
             marker="o",
             markersize=4.5,
@@ -100,7 +100,12 @@ def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled:
     left.axhline(grid.chance, color=FAINT, linewidth=1.0, linestyle=":")
     left.set_ylim(0, 1.05)
     left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _style(left, "β_norm = β M / N (triangles: β = 1)", f"score (L = {grid.pairs})", grid.beta_norms)
+    _style(
+        left,
+        "β_norm = β M / N (triangles: β = 1)",
+        f"score (L = {grid.pairs}; bars: range of the replicas)",
+        grid.beta_norms,
+    )
     _style(right, "latents M", "best β_norm", grid.latent_sizes)
     right.set_yscale("log")
     right.yaxis.set_major_locator(FixedLocator(list(grid.beta_norms)))
@@ -196,15 +201,9 @@ def systems_table(systems: Sequence[System]) -> RenderableType:
         table.add_column(heading, justify=justify, no_wrap=not folded, overflow="fold")
     for system in systems:
         table.add_row(*_cells(system))
-    notes = (
-        f"in brackets: points above or below the paper; range of the replicas at L = {systems[0].score.pairs}; "
-        f"information of the best latent in percent: {', '.join(systems[0].score.information)}"
-    )
-    if not all(system.score.converged for system in systems):
-        notes += f"; {_UNCONVERGED} a fit of the classifier did not end by its own rule"
     lines = [_agreement(system) for system in systems if system.label in WITHOUT_LUCK]
     heading = "L at which systems that need no luck in training have the paper's score:"
-    return Group(table, Text(notes, style="dim"), Text("\n".join([heading, *lines])))
+    return Group(table, Text(_notes(systems), style="dim"), Text("\n".join([heading, *lines])))
 
 
 def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
@@ -219,6 +218,7 @@ def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tupl
     plots, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.3, 1)).ravel()
     left, right = plots.subplots(1, 2, width_ratios=(1.5, 1))
     _draw_table(below.subplots(), systems)
+    below.supxlabel(_notes(systems), fontsize=SMALL, color=INK)
     colours = mpl.colormaps["viridis"](np.linspace(0.15, 0.85, len(LENGTHS)))
     places = np.arange(len(systems))[::-1]
     for pairs, colour in zip(LENGTHS, colours, strict=True):
@@ -242,6 +242,17 @@ def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tupl
         _plain(axes)
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
     return figure
+
+
+def _notes(systems: Sequence[System]) -> str:
+    """What the columns of the table are."""
+    notes = (
+        f"in brackets: points above or below the paper; range of the replicas at L = {systems[0].score.pairs}; "
+        f"information of the best latent in percent: {', '.join(systems[0].score.information)}"
+    )
+    if not all(system.score.converged for system in systems):
+        notes += f"; {_UNCONVERGED} a fit of the classifier did not end by its own rule"
+    return notes
 
 
 def _cells(system: System) -> list[str]:

@@ -26,7 +26,9 @@ Reproduce = Callable[..., CompletedProcess[str]]
 def grid(scores: list[list[float]], latent_sizes: tuple[int, ...] = (4, 10, 20)) -> ScoreGrid:
     values = np.array(scores)
     beta_norms = tuple(0.01 * 4.0**power for power in range(values.shape[1]))
-    return ScoreGrid(latent_sizes, beta_norms, values, 0 * values, values, values, 4096, 4, 0.25)
+    return ScoreGrid(
+        latent_sizes, beta_norms, values, 0 * values, np.stack([values, values]), values, values, 4096, 4, 0.25
+    )
 
 
 def test_peaks_and_their_correlation() -> None:
