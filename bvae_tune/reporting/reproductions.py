@@ -100,12 +100,8 @@ def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled:
     left.axhline(grid.chance, color=FAINT, linewidth=1.0, linestyle=":")
     left.set_ylim(0, 1.05)
     left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _style(
-        left,
-        "β_norm = β M / N (triangles: β = 1)",
-        f"score (L = {grid.pairs}; bars: range of the replicas)",
-        grid.beta_norms,
-    )
+    score = f"score (L = {grid.pairs}; bars: range of the replicas)"
+    _style(left, "β_norm = β M / N (triangles: β = 1)", score, grid.beta_norms)
     _style(right, "latents M", "best β_norm", grid.latent_sizes)
     right.set_yscale("log")
     right.yaxis.set_major_locator(FixedLocator(list(grid.beta_norms)))

@@ -94,9 +94,10 @@ class Killer:
 
     def _watch(self) -> None:
         """One look at the checkpoints, and a moment's rest."""
-        for checkpoint in self.study.glob("*/*/step-*.safetensors"):
-            with suppress(FileNotFoundError):
-                self.written.setdefault(checkpoint, set()).add(checkpoint.stat().st_mtime_ns)
+        with suppress(FileNotFoundError):  # files and folders go while one looks at them
+            for trials in ("trials", "controls"):
+                for checkpoint in self.study.glob(f"{trials}/*/step-*.safetensors"):
+                    self.written.setdefault(checkpoint, set()).add(checkpoint.stat().st_mtime_ns)
         time.sleep(0.002)
 
     def _lines(self) -> int:
@@ -186,9 +187,9 @@ BANKS = {
 @pytest.mark.parametrize(
     ("settings", "at_once", "states", "kills"),
     [
-        (PRUNED, 1, {"complete", "pruned"}, 5),
-        pytest.param(PRUNED, 1, {"complete", "pruned"}, 50, marks=pytest.mark.soak),
-        pytest.param(BANKS, 3, {"complete", "failed"}, 20, marks=pytest.mark.soak),
+        pytest.param(PRUNED, 1, {"complete", "pruned"}, 5, id="5 kills"),
+        pytest.param(PRUNED, 1, {"complete", "pruned"}, 50, marks=pytest.mark.soak, id="50 kills"),
+        pytest.param(BANKS, 3, {"complete", "failed"}, 20, marks=pytest.mark.soak, id="20 kills of banks"),
     ],
 )
 @pytest.mark.timeout(3600)
