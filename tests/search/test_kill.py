@@ -156,7 +156,7 @@ def check_interrupted(study: Study, ended_before: dict[tuple[str, int], TrialRec
 def kill_until_finished(storage: Path, space: dict[str, Any], seed: int, kills: int, at_once: int) -> tuple[Study, int]:
     """A study with at most so many kills, and how many there were; `at_once` trials run at a time."""
     storage.mkdir()
-    (storage / "space.yaml").write_text(yaml.safe_dump(space))
+    (storage / "space.yaml").write_text(yaml.safe_dump(space, sort_keys=False))
     killer = Killer(storage, seed)
     done = 0
     ended: dict[tuple[str, int], TrialRecord] = {}
