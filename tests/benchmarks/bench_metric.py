@@ -5,7 +5,7 @@ The loop draws pair by pair and encodes each image anew. Both score the same unt
 the fit and the test. The loop would take minutes, so it makes a few hundred points and leaves out the classifier; what
 is compared is the time per z_diff point. One thread. Seeds: labels 0, network 0, pairs 0.
 
-    python tests/benchmarks/bench_metric.py [--rounds 5]
+    python tests/benchmarks/bench_metric.py [--rounds 5] [--device cuda]
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEPS = 200  # of training, to know what a step takes
 
 
 def pair_by_pair(
-    encoder: Encoder, store: ImageStore, labels: WeakLabels, points: int, pairs: int, seed: int = 0
+    encoder: Encoder, store: ImageStore, labels: WeakLabels, points: int, pairs: int, seed: int = 0, device: str = "cpu"
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """z_diff (points, M) and y (points,), each pair drawn and each image encoded for itself, BATCH at a time."""
     rng = np.random.default_rng(seed)
@@ -53,22 +53,22 @@ def pair_by_pair(
     changes = []
     for start in range(0, len(firsts), BATCH // 2):
         here = slice(start, start + BATCH // 2)
-        images = store.gather(labels.indices[firsts[here] + partners[here]])
+        images = store.gather(labels.indices[firsts[here] + partners[here]], device)
         mean = encoder.encode(images[None]).mean[0]
         half = len(mean) // 2
         changes.append((mean[:half] - mean[half:]).abs())
-    return torch.cat(changes).unflatten(0, (points, pairs)).mean(dim=1).numpy(), factors
+    return torch.cat(changes).unflatten(0, (points, pairs)).mean(dim=1).numpy(force=True), factors
 
 
 def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
     """Points against the loop, an evaluation against its trial, and ten replicas against one."""
     torch.set_num_threads(1)
-    space = load_space("shapes")
+    space, device = load_space("shapes"), arguments.device
     store = open_dataset(space.dataset)
     labels = load_labels(space.labels, store)
 
     def untrained(replicas: int) -> Bank:
-        return Bank(space.model, space.training, store, range(replicas), [1.0] * replicas)
+        return Bank(space.model, space.training, store, range(replicas), [1.0] * replicas, device=device)
 
     def evaluate(encoder: Encoder, metric: MetricConfig, protocol: ProtocolConfig) -> None:
         score(encode_labelled(encoder, store, labels), labels, metric, protocol, 0)
@@ -80,7 +80,9 @@ def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
         metric = MetricConfig(pairs=pairs, profile=())
         theirs, ours = [], []
         for _ in range(arguments.rounds):
-            loop = seconds(lambda pairs=pairs, points=points: pair_by_pair(one, store, labels, points, pairs))
+            loop = seconds(
+                lambda pairs=pairs, points=points: pair_by_pair(one, store, labels, points, pairs, device=device)
+            )
             theirs.append(1e6 * loop / points)
             ours.append(1e6 * seconds(lambda metric=metric: evaluate(one, metric, single)) / total)
         yield table.line(f"metric, L = {pairs}", "us a point", ours, theirs, "pair by pair", target=TARGETS[pairs])
@@ -104,4 +106,5 @@ def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     table.main(lines, parser, "The metric")

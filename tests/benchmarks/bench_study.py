@@ -1,17 +1,19 @@
 """A whole study: where its time goes, and how it compares with the pattern of Ray Tune's tutorial.
 
 The pattern is in `tutorial.py`. Both train trials of equal steps at the default space's settings, two at once with a
-core each, and score them once, at their end. A trial of 10 s is one that trains for 10 s in ours. Seeds: the space's.
+core each (and half of a GPU), and score them once, at their end. A trial of 10 s is one that trains for 10 s in ours.
+The two take turns; short studies run so many rounds, of a minute a trial or more they run once, being long enough to be
+their own mean. Seeds: the space's.
 
 With `--study FOLDER` the breakdown is that of this finished study; without, of the one that was just run.
 
-    python tests/benchmarks/bench_study.py [--seconds 10 60] [--trials 4] [--study FOLDER]
+    python tests/benchmarks/bench_study.py [--seconds 10 60] [--trials 4] [--rounds 3] [--study FOLDER] [--device cuda]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import dataclasses
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import table
+import torch
 from measuring import apart
 from tutorial import Run, tutorial
 
@@ -27,7 +30,7 @@ from bvae_tune.search.study import Study
 from bvae_tune.space import StudyConfig, load_space
 
 
-def settings(steps: int, trials: int) -> list[str]:
+def settings(steps: int, trials: int, device: str) -> list[str]:
     """The default space with trials of so many steps, scored at their end only."""
     return [
         f"training.steps={steps}",
@@ -37,6 +40,7 @@ def settings(steps: int, trials: int) -> list[str]:
         "protocol.classifier_seeds=1",
         "metric.profile=[]",
         "resources.cpus_per_trial=1",
+        f"resources.gpus_per_trial={0.5 * (device != 'cpu')}",
         "resources.concurrent_trials=2",
     ]
 
@@ -56,37 +60,37 @@ def ours(space: StudyConfig, storage: str) -> Run:
     )
 
 
-def steps_a_second() -> float:
-    """Of ours, on one thread."""
-    import torch
-
+def steps_a_second(device: str) -> float:
+    """Of ours, alone, on one thread."""
     from bvae_tune.data.sources import open_dataset
     from bvae_tune.training.bank import Bank
 
     torch.set_num_threads(1)
     space = load_space("shapes")
-    bank = Bank(space.model, space.training, open_dataset(space.dataset), [0], [4.0])
+    bank = Bank(space.model, space.training, open_dataset(space.dataset), [0], [4.0], device=device)
     bank.train(50)
     return 300 / bank.train(350).seconds
 
 
 def against_the_tutorial(arguments: argparse.Namespace, storage: str) -> Iterator[table.Line]:
     """Trials an hour, and the seconds of a trial by what they went into."""
-    rate = apart(steps_a_second)
+    device, name = arguments.device, "the tutorial's pattern"
+    rate = apart(steps_a_second, device)
     for length in arguments.seconds:
         steps = max(1, round(length * rate))
-        space = load_space("shapes", settings(steps, arguments.trials))
-        mine = apart(ours, space, f"{storage}/{length}")
-        rival = apart(tutorial, space, f"{storage}/tutorial-{length}")
-        name = "the tutorial's pattern"
+        space = load_space("shapes", settings(steps, arguments.trials, device))
+        mine, rivals = [], []
+        for turn in range(arguments.rounds if length < 60 else 1):
+            mine.append(apart(ours, space, f"{storage}/{length}-{turn}"))
+            rivals.append(apart(tutorial, space, f"{storage}/tutorial-{length}-{turn}", device))
         what = f"trials of {length} s ({steps:,} steps)"
-        hourly = [3600 * run.trials / run.wall for run in (mine, rival)]
-        yield table.line(what, "trials/h", hourly[:1], hourly[1:], name)
-        for part in ("training", "scoring"):
-            values = [getattr(run, part) / run.trials for run in (mine, rival)]
-            yield table.line(f"{what}: {part}", "s a trial", values[:1], values[1:], name)
-        rest = [2 * run.wall / run.trials - (run.training + run.scoring) / run.trials for run in (mine, rival)]
-        yield table.line(f"{what}: all else, on its core", "s a trial", rest[:1], rest[1:], name)
+        for told, unit, figure in (
+            (what, "trials/h", lambda run: 3600 * run.trials / run.wall),
+            (f"{what}: training", "s a trial", lambda run: run.training / run.trials),
+            (f"{what}: scoring", "s a trial", lambda run: run.scoring / run.trials),
+            (f"{what}: all else, on its core", "s a trial", lambda run: run.rest),
+        ):
+            yield table.line(told, unit, list(map(figure, mine)), list(map(figure, rivals)), name)
 
 
 def breakdown(path: Path) -> Iterator[table.Line]:
@@ -120,10 +124,15 @@ def breakdown(path: Path) -> Iterator[table.Line]:
 
 
 def parts(path: Path) -> dict[str, float]:
-    """Seconds of what a trial does besides training and evaluation, without Ray."""
+    """Seconds of what a trial takes besides training and evaluation: each part, alone on this machine."""
+    import ray
+
     from bvae_tune.data.sources import load_labels, open_dataset
     from bvae_tune.search.checkpoints import CheckpointFolder
+    from bvae_tune.search.cluster import ray_session
+    from bvae_tune.search.journal import create_record, open_record
     from bvae_tune.search.task import check_fingerprints
+    from bvae_tune.search.tensorboard import TensorBoardLog
     from bvae_tune.training.bank import Bank
 
     found, began = {}, time.perf_counter()
@@ -132,6 +141,12 @@ def parts(path: Path) -> dict[str, float]:
         nonlocal began
         found[what], began = time.perf_counter() - began, time.perf_counter()
 
+    with ray_session(None):
+        done("driver: Ray's start")
+        actor = ray.remote(type("Actor", (), {"ping": lambda self: None})).remote()
+        ray.get(actor.ping.remote())
+        done("an actor's start")
+    began = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import bvae_tune.search.trial_run, bvae_tune.evaluation"], check=True)
     done("a worker's imports")
     study = Study.open(path)
@@ -146,10 +161,19 @@ def parts(path: Path) -> dict[str, float]:
     bank = Bank(model, training, store, [0])
     done("setting up a network")
     with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
         CheckpointFolder(folder, "trials/00000").save(bank.state(), record.result, False)
-    done("a checkpoint")
-    json.dumps(record.result.to_dict())
-    done("a report's text")
+        done("a checkpoint")
+        create_record(Path(folder) / "record")
+        searched, _ = open_record(Path(folder) / "record")
+        trial, log = searched.ask(), TensorBoardLog(Path(folder), study.config.space, print)
+        log.write_result(record, record.result)  # the first one also makes the files
+        began = time.perf_counter()
+        log.write_result(record, dataclasses.replace(record.result, step=record.result.step + 1))
+        done("driver: a report's way to TensorBoard")
+        trial.set_user_attr("result", record.result.to_dict())
+        trial.report(record.result.score.score, record.result.step)
+        done("driver: a report's way into the record")
     return found
 
 
@@ -157,15 +181,17 @@ def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
     """The comparison, and the breakdown."""
     with tempfile.TemporaryDirectory() as storage:
         yield from against_the_tutorial(arguments, storage)
-        path = arguments.study or Path(storage) / str(arguments.seconds[-1]) / "study"
+        path = arguments.study or Path(storage) / f"{arguments.seconds[-1]}-0" / "study"
         yield from breakdown(path)
         for what, taken in apart(parts, path).items():
-            yield table.line(f"in a trial besides: {what}", "ms", [1e3 * taken])
+            yield table.line(f"besides: {what}", "ms", [1e3 * taken])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, nargs="+", default=[10, 60])
     parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--study", type=Path)
     table.main(lines, parser, "A study")

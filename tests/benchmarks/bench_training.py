@@ -40,7 +40,7 @@ def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
     """Each precision against both rivals."""
     for batch in arguments.batch:
         for name, setting in networks(batch, arguments.device).items():
-            for threads in arguments.threads:
+            for threads in arguments.threads if arguments.device == "cpu" else arguments.threads[:1]:
                 speeds = measure(contestants(setting, threads), arguments.rounds)
                 for ours in precisions(arguments.device):
                     for rival in ("textbook", "tuned"):

@@ -75,8 +75,15 @@ def line(
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """How `values` grow with `sizes`: the slope of their logarithms."""
-    return linear_regression([log(size) for size in sizes], [log(value) for value in values]).slope
+    """How what `values` gain over the first one grows with what `sizes` gain: the slope of the logarithms.
+
+    What every size costs would hide the growth, were it left in. 0 where the last value gains less than a twentieth.
+    """
+    if values[-1] < 1.05 * values[0]:
+        return 0.0
+    gains = [(size - sizes[0], value - values[0]) for size, value in zip(sizes, values, strict=True)]
+    seen = [(log(size), log(value)) for size, value in gains if size > 0 and value > 0]
+    return linear_regression(*zip(*seen, strict=True)).slope if len(seen) > 1 else float("nan")
 
 
 def show(lines: Iterable[Line], title: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 import torch
 from bench_metric import pair_by_pair
+from floor import wait
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
@@ -34,13 +35,18 @@ class Run:
     training: float
     scoring: float
 
+    @property
+    def rest(self) -> float:
+        """Seconds that a trial's core, one of two, did neither."""
+        return (2 * self.wall - self.training - self.scoring) / self.trials
 
-def tutorial(space: StudyConfig, storage: str) -> Run:
-    """By Ray Tune as its tutorial uses it."""
+
+def tutorial(space: StudyConfig, storage: str, device: str) -> Run:
+    """By Ray Tune as its tutorial uses it; on a GPU, two trials share it."""
     began = time.perf_counter()
     ray.init(include_dashboard=False, log_to_driver=False)
     tuner = tune.Tuner(
-        tune.with_resources(partial(_trial, space=space), {"cpu": 1}),
+        tune.with_resources(partial(_trial, space=space, device=device), {"cpu": 1, "gpu": 0.5 * (device != "cpu")}),
         param_space={"beta": tune.loguniform(0.25, 128), "latent_size": tune.randint(2, 21)},
         tune_config=tune.TuneConfig(
             metric="score",
@@ -63,21 +69,22 @@ def tutorial(space: StudyConfig, storage: str) -> Run:
     )
 
 
-def _trial(values: dict[str, Any], space: StudyConfig) -> None:
+def _trial(values: dict[str, Any], space: StudyConfig, device: str) -> None:
     store = open_dataset(space.dataset)
     labels = load_labels(space.labels, store)
     batches = loader(store, space.training.batch_size)
-    vae = convolutional(space.model.layer_widths, values["latent_size"], store.channels)
+    vae = convolutional(space.model.layer_widths, values["latent_size"], store.channels).to(device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=space.training.learning_rate)
     began, step = time.perf_counter(), 0
     while step < space.training.steps:
         for (batch,) in batches:
             optimizer.zero_grad()
-            loss(vae, batch, values["beta"], "bernoulli").backward()
+            loss(vae, batch.to(device), values["beta"], "bernoulli").backward()
             optimizer.step()
             step += 1
             if step == space.training.steps:
                 break
+    wait(device)
     trained = time.perf_counter()
 
     class Means:
@@ -86,7 +93,7 @@ def _trial(values: dict[str, Any], space: StudyConfig) -> None:
             return Codes(vae.encoder(images.view(-1, 1, 64, 64)).chunk(2, dim=1)[0][None], None)
 
     def points(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return pair_by_pair(Means(), store, labels, count, space.metric.pairs, seed)
+        return pair_by_pair(Means(), store, labels, count, space.metric.pairs, seed, device)
 
     changes, factors = points(space.metric.train_points, 0)
     tested, truth = points(space.metric.test_points, 1)
