@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,17 @@ from bvae_tune.space import load_space
 from bvae_tune.training.bank import Bank
 
 
-@pytest.fixture
-def trained(
+@pytest.fixture(scope="module")
+def original(
     make_space: Callable[..., dict[str, Any]],
     make_record: Callable[..., TrialRecord],
-    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Study, TrialRecord, Bank]:
     """A study with the weights of trial 0, two replicas trained for a while, and the bank that they are of."""
-    space = make_space(space={"beta": {"uniform": [1, 4]}}, protocol={"replicas": 2}, training={"steps": 300})
-    study = Study.open(runner.create(load_space(space), "kept", tmp_path))
+    space = make_space(
+        space={"beta": {"uniform": [1, 4]}}, protocol={"replicas": 2}, training={"steps": 300, "report_every": 300}
+    )
+    study = Study.open(runner.create(load_space(space), "kept", tmp_path_factory.mktemp("studies")))
     config = study.config
     record = make_record(0, parameters={"model.beta": 1.0})
     model, training = study.configuration(record)
@@ -59,6 +62,14 @@ def trained(
     bank = Bank(model, training, open_dataset(config.dataset), (7, 8))
     bank.train(300)
     return study, make_record(0, parameters={"model.beta": 1.0}, result=result), bank
+
+
+@pytest.fixture
+def trained(original: tuple[Study, TrialRecord, Bank], tmp_path: Path) -> tuple[Study, TrialRecord, Bank]:
+    """The same, with a copy of the folder."""
+    study, record, bank = original
+    shutil.copytree(study.path, tmp_path / "kept")
+    return Study.open(tmp_path / "kept"), record, bank
 
 
 def test_evaluation_is_that_of_the_trained_bank(trained: tuple[Study, TrialRecord, Bank]) -> None:
