@@ -5,23 +5,17 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
-import yaml
 from pyarrow import parquet
 from rich.console import Console
 
-import bvae_tune
 from bvae_tune.data.sources import import_arrays, open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.randomness import derive_seed
@@ -30,7 +24,6 @@ from bvae_tune.search.runner import resume, search
 from bvae_tune.search.study import Study
 from bvae_tune.search.task import TrialTask
 from bvae_tune.search.trial_run import TrialData, TrialRun
-from bvae_tune.search.tuning import RETRIES
 
 pytestmark = pytest.mark.usefixtures("embedded_ray")
 MakeSpace = Callable[..., dict[str, Any]]
@@ -276,49 +269,6 @@ def test_a_column_of_a_grid_is_one_bank_with_the_numbers_of_its_trials_alone(
     assert not any((columns.path / "trials").glob("*/step-*"))
 
 
-def test_failed_trials_have_their_reason_and_the_study_goes_on(
-    make_space: MakeSpace, invoke: Invoke, tmp_path: Path
-) -> None:
-    space = make_space(
-        space={"training.learning_rate": {"grid": [1e30, 0.01]}},
-        model={"beta": 2.0},
-        search={"sampler": "grid", "baselines": []},
-    )
-    study = bvae_tune.search(space, ["training.steps=10"], name="failing", storage=tmp_path)
-    assert [trial.state for trial in study.trials] == ["failed", "complete"]
-    assert "not finite" in (study.trials[0].reason or "")
-    assert study.best == study.trials[1]
-    assert not (study.path / "trials/00000").exists()
-
-    space["space"]["training.learning_rate"] = {"grid": [1e30, 1e31]}
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
-    outcome = invoke("search", "--space", tmp_path / "space.yaml", "--storage", tmp_path, "--name", "hopeless")
-    assert outcome.returncode == 1  # nothing came of the run
-    assert re.fullmatch(r"error: .*all 2 trials failed; the first: .*not finite.*\n", outcome.stderr)
-    assert "Traceback" not in outcome.stdout
-    failed = Study.open(tmp_path / "hopeless").trials
-    assert [trial.state for trial in failed] == ["failed", "failed"]
-    assert all("learning rate" in (trial.reason or "") for trial in failed)
-
-
-@pytest.mark.parametrize(
-    ("key", "values", "when"),
-    [("training.batch_size", [10**14, 16], "at step 0"), ("model.widths", [[10**13], [16]], "tried to allocate")],
-)
-def test_a_trial_that_no_memory_can_hold_fails_with_its_reason_and_the_study_goes_on(
-    make_space: MakeSpace, tmp_path: Path, key: str, values: list[Any], when: str
-) -> None:
-    space = make_space(space={key: {"grid": values}}, model={"beta": 2.0}, search={"sampler": "grid", "baselines": []})
-    told = io.StringIO()
-    study = bvae_tune.search(space, name="starved", storage=tmp_path, console=Console(file=told, width=400))
-    starved, fed = study.trials
-    assert (starved.state, fed.state) == ("failed", "complete")
-    assert re.match(f"out of memory.*{when}.*lower training.batch_size, model.widths", starved.reason or "")
-    assert f"trial 0: failed: {starved.reason}" in told.getvalue()
-    assert "Traceback" not in told.getvalue()
-    assert study.best == fed
-
-
 def test_pruned_trials_keep_their_scores_and_are_never_the_best(make_space: MakeSpace, tmp_path: Path) -> None:
     space = make_space(
         search={"trials": 8, "pruner": "halving", "min_resource": 10, "baselines": []}, training={"steps": 40}
@@ -343,83 +293,3 @@ def test_the_protocol_of_the_paper_starts_and_steps_on_a_processor(tmp_path: Pat
     assert (trial.state, list(trial.intermediate)) == ("complete", [1, 2])
     assert trial.result is not None
     assert len(trial.result.score.replica_scores) == 10
-
-
-SLOW = {"steps": 2_000, "report_every": 200}
-
-
-@contextmanager
-def killer(kills: int, trial: Path, at_once: bool = False) -> Iterator[list[int]]:
-    """Kills so many workers, each as soon as the trial has another checkpoint than at the kill before, or at once."""
-    killed: list[int] = []
-    seen: set[Path] = set()
-    stop = threading.Event()
-
-    def hunt() -> None:
-        while not stop.wait(0.05) and len(killed) < kills:
-            checkpoints = set(trial.glob("step-*.safetensors"))
-            if at_once or checkpoints - seen:
-                for process in psutil.Process().children(recursive=True):  # never another study of this machine
-                    with suppress(psutil.NoSuchProcess):
-                        title = " ".join(process.cmdline())
-                        if not title.startswith("ray::BetaVAETrainable.train") or process.pid in killed:
-                            continue
-                        process.kill()
-                        killed.append(process.pid)
-                        seen.update(trial.glob("step-*.safetensors"))
-
-    thread = threading.Thread(target=hunt)
-    thread.start()
-    try:
-        yield killed
-    finally:
-        stop.set()
-        thread.join()
-
-
-def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(
-    make_space: MakeSpace, tmp_path: Path
-) -> None:
-    space = make_space(search={"trials": 1, "baselines": []}, training=SLOW)
-    told = io.StringIO()
-    with killer(1, tmp_path / "killed/trials/00000") as killed:
-        study = search(space, name="killed", storage=tmp_path, console=Console(file=told, width=200))
-    assert len(killed) == 1
-    assert "trial 0: the worker was lost" in told.getvalue()
-    (trial,) = study.trials
-    assert (trial.state, list(trial.intermediate)) == ("complete", list(range(200, 2_001, 200)))
-
-
-def test_a_bank_whose_worker_is_killed_goes_on_from_the_checkpoints_of_its_trials(
-    make_space: MakeSpace, tmp_path: Path
-) -> None:
-    space = make_space(
-        space={"beta": {"grid": [1, 2, 1e39]}},
-        search={"trials": 3, "sampler": "grid", "baselines": []},
-        training=SLOW,
-        resources={"trials_per_bank": 3},
-    )
-    told = io.StringIO()
-    with killer(RETRIES + 1, tmp_path / "killed/trials/00000") as killed:
-        study = search(space, name="killed", storage=tmp_path, console=Console(file=told, width=200))
-    assert len(killed) == RETRIES + 1  # each time after another report, so none of them counts
-    assert "\ntrial 0, trial 1: the worker was lost" in told.getvalue()  # the second time
-    *healthy, diverged = study.trials
-    for trial in healthy:
-        assert (trial.state, list(trial.intermediate)) == ("complete", list(range(200, 2_001, 200)))
-    assert (diverged.state, diverged.intermediate) == ("failed", {})
-    assert not (study.path / "trials/00002").exists()  # the workers after the second have not begun it again
-
-
-def test_a_trial_whose_workers_are_killed_before_they_report_fails_and_the_study_goes_on(
-    make_space: MakeSpace, tmp_path: Path
-) -> None:
-    space = make_space(search={"trials": 2, "baselines": []}, training=SLOW)
-    with killer(RETRIES + 1, tmp_path / "killed/trials/00000", at_once=True) as killed:
-        study = search(space, name="killed", storage=tmp_path)
-    assert len(killed) == RETRIES + 1
-    first, second = study.trials
-    assert first.state == "failed"
-    assert "the worker was lost" in (first.reason or "")
-    assert max(first.intermediate, default=0) < SLOW["steps"]
-    assert second.state == "complete"
