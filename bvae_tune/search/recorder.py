@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Recorder:
         self._progress = progress
         self._pruner = build_pruner(study.config.search)
         self._open: dict[str, dict[str, _Open]] = {}  # by Tune's id and the trial's folder: several share a bank
+        self._lost: Counter[str] = Counter()  # by the trial's folder, see `lose`
         self._searching = searching
         self._wanted = study.trials_wanted
         self._asked = len(study.searched.get_trials(deepcopy=False))
@@ -137,7 +139,9 @@ class Recorder:
             if "reason" in report:
                 self._end_failed(entry, report["reason"], report.get("traceback"))
             else:
-                news |= self._note(entry, report, result["node"])
+                if self._note(entry, report, result["node"]):
+                    news = True
+                    self._lost.pop(report["folder"], None)
                 if report["done"]:
                     self._end(entry, TrialState.COMPLETE, report["score"])
                 elif entry.searched and self._pruned(entry):
@@ -170,6 +174,27 @@ class Recorder:
             for entry in self._open.pop(trial_id).values():
                 self._end_failed(entry, entry.failure)
                 self._show(entry)
+
+    def lose(self, how: str, retries: int | None) -> None:
+        """Tune has given up the trials that it ran; they are unfinished again, and come next.
+
+        Args:
+            how: in words.
+            retries: a trial fails instead that was lost so often in a row without another report; None for never, where
+                it may have been another's fault.
+        """
+        with self._guarded():
+            lost = [(folder, entry) for bank in self._open.values() for folder, entry in bank.items()]
+            self._open.clear()
+            self._tell(f"{', '.join(read_trial(entry.stored).label for _, entry in lost)}: {how}")
+            for folder, entry in reversed(lost):
+                if retries is not None:
+                    self._lost[folder] += 1
+                if retries is not None and self._lost[folder] > retries:
+                    self._end_failed(entry, how)
+                    self._show(entry)
+                else:
+                    self._unfinished.insert(0, (entry.study, entry.trial.number, entry.searched))
 
     def show(self) -> None:
         """Show how all trials stand."""

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 
 from bvae_tune.errors import RunError
 from bvae_tune.search import folder
@@ -77,7 +78,27 @@ def probe(path: Path) -> None:
 
 
 def _tune(study: Study, placement: Placement, recorder: Recorder) -> None:
-    failure: BaseException | None = None
+    at_once = placement.concurrent
+    failure: BaseException | None = _tune_once(study, placement, recorder, at_once)
+    # Tune goes on after a worker that died, and gives up after one that Ray killed because memory was short. Another
+    # run of Tune takes the record up, with fewer trials at once.
+    while recorder.error is None and failure and isinstance(failure.__cause__, OutOfMemoryError):
+        what = str(failure.__cause__).partition(" Memory on")[0]
+        recorder.lose(f"out of memory: {what}", None if at_once > 1 else RETRIES)
+        at_once = max(1, at_once // 2)
+        failure = None if recorder.exhausted else _tune_once(study, placement, recorder, at_once)
+    failure = recorder.error or failure
+    if isinstance(failure, RunError):
+        raise failure
+    if failure is not None:
+        raise RunError(
+            f"the search stopped: {type(failure).__name__}: {failure}. What was recorded is safe; when the cause is "
+            f"gone, go on with: {command('resume', study.path)}"
+        ) from failure
+
+
+def _tune_once(study: Study, placement: Placement, recorder: Recorder, at_once: int) -> Exception | None:
+    """Run trials until none is left; what stopped it before."""
     try:
         # Not tune.Tuner: it pickles searcher and scheduler for a restore that never comes.
         tune.run(
@@ -90,7 +111,7 @@ def _tune(study: Study, placement: Placement, recorder: Recorder) -> None:
             stop=RunStopper(recorder),
             num_samples=-1,
             # Without a limiter Tune asks for one trial ahead, on stale data.
-            max_concurrent_trials=placement.concurrent,
+            max_concurrent_trials=at_once,
             max_failures=RETRIES,
             reuse_actors=True,
             raise_on_failed_trial=False,
@@ -99,15 +120,8 @@ def _tune(study: Study, placement: Placement, recorder: Recorder) -> None:
             verbose=0,
         )
     except Exception as error:
-        failure = error
-    failure = recorder.error or failure
-    if isinstance(failure, RunError):
-        raise failure
-    if failure is not None:
-        raise RunError(
-            f"the search stopped: {type(failure).__name__}: {failure}. What was recorded is safe; when the cause is "
-            f"gone, go on with: {command('resume', study.path)}"
-        ) from failure
+        return error
+    return None
 
 
 def _trial_name(trial: Any) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -67,6 +69,34 @@ def test_a_trial_that_no_memory_can_hold_fails_with_its_reason_and_the_study_goe
     assert f"trial 0: failed: {starved.reason}" in told.getvalue()
     assert "Traceback" not in told.getvalue()
     assert study.best == fed
+
+
+@pytest.mark.slow
+def test_a_trial_that_takes_the_machine_s_memory_fails_and_the_study_goes_on(
+    make_space: MakeSpace, command: list[str], tmp_path: Path
+) -> None:
+    space = make_space(
+        space={"training.batch_size": {"grid": [10**7, 16, 32]}},  # the first takes some ten gigabytes
+        model={"beta": 2.0},
+        search={"trials": 3, "sampler": "grid", "baselines": []},
+        resources={"concurrent_trials": 2},
+    )
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
+    memory = psutil.virtual_memory()
+    allowed = (memory.total - memory.available + 4e9) / memory.total  # Ray kills workers above it
+    found = subprocess.run(
+        [*command, "search", "--space", tmp_path / "space.yaml", "--storage", tmp_path, "--name", "short"],
+        env={**os.environ, "RAY_memory_usage_threshold": f"{allowed:.3f}"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert (found.returncode, "Traceback" in found.stdout) == (0, False), found.stderr
+    first, *others = Study.open(tmp_path / "short").trials
+    assert first.state == "failed"
+    assert re.fullmatch(r"out of memory: .*killed due to the node running low on memory\.", first.reason or "")
+    assert f"trial 0: failed: {first.reason}" in found.stdout
+    assert [trial.state for trial in others] == ["complete", "complete"]
 
 
 SLOW = {"steps": 2_000, "report_every": 200}
