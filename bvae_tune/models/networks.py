@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -149,6 +150,15 @@ class TrainedModel:
 
     def _replica(self, replica: int) -> Parameters:
         return some_of(self.parameters, slice(replica, replica + 1))
+
+
+def parameter_count(model: ModelConfig, channels: int, height: int, width: int) -> int:
+    """Parameters of one replica, without making them; raises InputError as `build_network` does."""
+    if model.architecture == "infogan":
+        specs = GenerativeNetwork(model.layer_widths, channels).specs
+    else:
+        specs = build_network(model, channels, height, width).specs
+    return sum(math.prod(spec.shape) for spec in specs.values())
 
 
 def load_model(

@@ -25,6 +25,7 @@ from bvae_tune.search.cluster import Placement, placement_on
 from bvae_tune.search.sampling import bank_sizes
 from bvae_tune.space import Distribution, Scalar, StudyConfig, configure
 from bvae_tune.training.config import TrainingConfig
+from bvae_tune.wording import counted
 
 if TYPE_CHECKING:
     from bvae_tune.data.image_store import ImageStore
@@ -35,6 +36,7 @@ START_SECONDS = 8.0
 # Journal, event files and results, per report and replica of a trial; and the figures (measured: 3 kB, 150 kB).
 _BYTES_PER_REPORT = 4_000
 _BYTES_PER_STUDY = 200_000
+_LEAST_COPIES = 3  # of the parameters, in training: themselves, their gradients, a slot of the optimiser
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def make_plan(config: StudyConfig) -> Plan:
     """
     import torch
 
+    from bvae_tune.models.networks import parameter_count
+
     store = open_dataset(config.dataset)
     labels = load_labels(config.labels, store)
     tables = pair_tables(labels.factors, labels.names)
@@ -126,6 +130,8 @@ def make_plan(config: StudyConfig) -> Plan:
     banks = bank_sizes(config)
     trials, together = sum(banks), max(banks)
     at_once = min(placement.concurrent, len(banks))
+    parameters = parameter_count(model, store.channels, store.height, store.width)
+    _check_memory(at_once, at_once * together * config.protocol.replicas * parameters, on_gpu=placement.gpus > 0)
     calibration = calibrate(config, model, training, placement, at_once)
     trained_baselines = sum(label != "untrained" for label in config.search.baselines)
     controls = len(config.search.baselines)
@@ -157,6 +163,18 @@ def make_plan(config: StudyConfig) -> Plan:
         seconds_per_trial=seconds_per_trial,
         seconds=START_SECONDS + _longest([1] * trained_baselines + banks, at_once) * seconds_per_trial,
     )
+
+
+def _check_memory(at_once: int, parameters: int, on_gpu: bool) -> None:
+    """Refuse before the measurement what could only take the memory of everything else on the machine."""
+    from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE  # torch
+
+    least, free = 4 * _LEAST_COPIES * parameters, psutil.virtual_memory().available
+    if least > free and not on_gpu:
+        raise RunError(
+            f"out of memory: {counted(at_once, 'trial')} at once would hold {least / 1e9:,.0f} GB of weights, gradients"
+            f" and optimiser state, and {free / 1e9:,.0f} GB are free; {OUT_OF_MEMORY_ADVICE}"
+        )
 
 
 def costliest(config: StudyConfig) -> tuple[ModelConfig, TrainingConfig]:

@@ -48,7 +48,10 @@ def test_a_search_that_cannot_run_is_refused(
     assert not list(tmp_path.glob("runs/*"))
 
 
-@pytest.mark.parametrize("setting", ["training.batch_size=1000000000000", "model.widths=[10000000000000]"])
+@pytest.mark.parametrize(
+    "setting",
+    ["training.batch_size=1000000000000", "model.widths=[1000000000]", "metric.train_points=1000000000000"],
+)
 def test_what_no_memory_holds(invoke: Callable[..., CompletedProcess[str]], space_file: Path, setting: str) -> None:
     outcome = invoke("plan", "--space", space_file, "--set", setting)
     assert outcome.returncode == 1
