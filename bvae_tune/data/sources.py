@@ -46,14 +46,14 @@ _CELEBA_CROP: Final = 148 / 178
 
 # What a source needs, for whoever lacks it.
 _LAYOUTS: Final[dict[Source, str]] = {
-    "npz": "an .npz file with the array images (n, H, W) or (n, H, W, C), and where they are known factors (n, K) and "
-    "factor_names; dSprites as published, dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz of "
+    "npz": "expected an .npz file with the array images (n, H, W) or (n, H, W, C), and where they are known factors "
+    "(n, K) and factor_names; dSprites as published, dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz of "
     "https://github.com/google-deepmind/dsprites-dataset, is one",
-    "arrow": "an image store, as import_arrays writes one",
-    "table": f"a table ({', '.join(SUFFIXES)}) with the column image, of encoded pictures or of lists of pixels, and a "
-    "column of numbers for each factor that is known",
-    "folder": "a folder of pictures, at any depth; what is known of them stands in their paths (dataset.pattern) or in "
-    "a CSV or Parquet file with the column file and one for each factor (labels.path)",
+    "arrow": "expected an image store, as import_arrays writes one",
+    "table": f"expected a table ({', '.join(SUFFIXES)}) with the column image, of encoded pictures or of lists of "
+    "pixels, and a column of numbers for each factor that is known",
+    "folder": "expected a folder of pictures, at any depth; what is known of them stands in their paths "
+    "(dataset.pattern) or in a CSV or Parquet file with the column file and one for each factor (labels.path)",
     "celeba": CELEBA_ORIGIN,
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from bvae_tune.errors import InputError
+from bvae_tune.errors import InputError, RunError
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.search import folder
 from bvae_tune.search.journal import open_record
@@ -142,7 +142,7 @@ class Study:
 
         Raises:
             InputError: there are none (kept are the `search.keep_models` best trials and trained baselines).
-            RunError: the file is damaged.
+            RunError: the file is damaged or cannot be read.
         """
         from bvae_tune.search.checkpoints import CheckpointFolder  # torch
 
@@ -151,6 +151,8 @@ class Study:
             return kept.read(file or WEIGHTS)
         except FileNotFoundError:
             newest = None if file else kept.latest()
+        except OSError as error:
+            raise RunError(f"{record.label}: its weights cannot be read ({error})") from None
         if newest is None:
             searched = f"search.keep_models is {self.config.search.keep_models}"
             control = "of untrained networks and confirmations none are"

@@ -184,7 +184,9 @@ def test_what_cannot_be_read_is_named(cache: Path, tmp_path: Path) -> None:
         open_folder(folder)
 
 
-@pytest.mark.parametrize(("origin", "told"), [(None, "a folder of pictures.*"), ("get it there", "get it there")])
+@pytest.mark.parametrize(
+    ("origin", "told"), [(None, "expected a folder of pictures.*"), ("get it there", "get it there")]
+)
 def test_folders_without_images(cache: Path, tmp_path: Path, origin: str | None, told: str) -> None:
     hint = f"; {told}$"
     with pytest.raises(InputError, match=r"dataset\.path: .*none: no such folder" + hint):

@@ -166,7 +166,10 @@ def test_npz_files_with_mistakes(cache: Path, tmp_path: Path) -> None:
         ("array.npz", "no .npz file"),
         ("empty.npz", "no .npz file"),
         ("torn.npz", "no .npz file"),
-        ("none.npz", r"dataset\.path: .*none\.npz: cannot be read \(No such file.*\); an \.npz file with .* images"),
+        (
+            "none.npz",
+            r"dataset\.path: .*none\.npz: cannot be read \(No such file.*\); expected an \.npz file with .* images",
+        ),
     ]:
         with pytest.raises(InputError, match=message):
             open_dataset(DatasetConfig("npz", str(tmp_path / name)))
@@ -200,7 +203,7 @@ def test_a_store_is_opened_by_its_path(cache: Path, tmp_path: Path) -> None:
         (DatasetConfig("table", "none.parquet"), r"cannot be read \(No such file.*\); .*with the column image"),
         (DatasetConfig("shapes", "shapes.arrow"), "the source shapes is built in and has no path"),
         (DatasetConfig("arrow", "none.arrow"), "no such file"),
-        (DatasetConfig("folder", "images"), r"dataset\.path: .*images: no such folder; a folder of pictures"),
+        (DatasetConfig("folder", "images"), r"dataset\.path: .*images: no such folder; expected a folder of pictures"),
     ],
 )
 def test_sources_that_cannot_be_opened(cache: Path, config: DatasetConfig, message: str) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from bvae_tune.data.labels import WeakLabels
 from bvae_tune.data.sources import import_arrays, load_labels, open_dataset
-from bvae_tune.errors import InputError
+from bvae_tune.errors import InputError, RunError
 from bvae_tune.evaluation import encode_labelled, score
 from bvae_tune.models.networks import Codes
 from bvae_tune.search import runner
@@ -189,3 +189,11 @@ def test_what_cannot_be_asked(trained: tuple[Study, TrialRecord, Bank]) -> None:
         evaluate(study, record, ["training.steps=3"])
     with pytest.raises(InputError, match="0 to 107"):
         traverse(study, record, image=108)
+
+
+def test_weights_that_cannot_be_read(trained: tuple[Study, TrialRecord, Bank]) -> None:
+    study, record, _ = trained
+    (study.path / "trials/00000" / WEIGHTS).unlink()
+    (study.path / "trials/00000" / WEIGHTS).mkdir()
+    with pytest.raises(RunError, match=r"trial 0: its weights cannot be read \("):
+        evaluate(study, record)
