@@ -65,36 +65,29 @@ SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
     Scale.HOURS: ("fig5_left", ("search.trials=8", "training.steps=15000")),
     Scale.PAPER: ("fig5_left_paper", ()),
 }
-# Of each trained system besides the convolutional β-VAEs: a packaged search space, and what is changed in it.
-TRAINED: Final[dict[Scale, Mapping[str, tuple[str, Sequence[str]]]]] = {
-    Scale.SMOKE: {
-        UNTRAINED: ("shapes_paper", (*_SMALL_FC, "model.beta=1", "training.steps=0")),
-        VAE: ("shapes_paper", (*_SMALL_FC, "model.beta=1")),
-        BETA_VAE: ("shapes_paper", (*_SMALL_FC, "model.beta=4")),
-        DCIGN: ("dcign", ("model.widths=[4, 4, 4]", *FEW_STEPS)),
-        INFOGAN: ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *FEW_STEPS)),
-    },
-    Scale.CPU: {
-        UNTRAINED: ("shapes_paper", (*_NARROW_FC, "model.beta=1", "training.steps=0")),
-        VAE: ("shapes_paper", (*_NARROW_FC, "model.beta=1")),
-        BETA_VAE: ("shapes_paper", (*_NARROW_FC, "model.beta=4")),
-        DCIGN: ("dcign", ()),
-        INFOGAN: ("infogan", ()),
-    },
-    Scale.HOURS: {
-        UNTRAINED: ("shapes_paper", (*_WHOLE_FC, "model.beta=1", "training.steps=0")),
-        VAE: ("shapes_paper", (*_WHOLE_FC, "model.beta=1")),
-        BETA_VAE: ("shapes_paper", (*_WHOLE_FC, "model.beta=4")),
-        DCIGN: ("dcign", ("training.steps=15000",)),
-        INFOGAN: ("infogan", ("training.steps=6000",)),
-    },
-    Scale.PAPER: {
-        UNTRAINED: ("shapes_paper", (*_FIXED, "model.beta=1", "training.steps=0")),
-        VAE: ("shapes_paper", (*_FIXED, "model.beta=1")),
-        BETA_VAE: ("shapes_paper", (*_FIXED, "model.beta=4")),
-        DCIGN: ("dcign_paper", ()),
-        INFOGAN: ("infogan_paper", ()),
-    },
+Setting = tuple[str, Sequence[str]]  # a packaged search space, and what is changed in it
+
+
+def _trained(fc: Sequence[str], dcign: Setting, infogan: Setting) -> dict[str, Setting]:
+    """The trained systems besides the convolutional β-VAEs; `fc` is what is changed in `shapes_paper`."""
+    return {
+        UNTRAINED: ("shapes_paper", (*fc, "model.beta=1", "training.steps=0")),
+        VAE: ("shapes_paper", (*fc, "model.beta=1")),
+        BETA_VAE: ("shapes_paper", (*fc, "model.beta=4")),
+        DCIGN: dcign,
+        INFOGAN: infogan,
+    }
+
+
+TRAINED: Final[dict[Scale, Mapping[str, Setting]]] = {
+    Scale.SMOKE: _trained(
+        _SMALL_FC,
+        ("dcign", ("model.widths=[4, 4, 4]", *FEW_STEPS)),
+        ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *FEW_STEPS)),
+    ),
+    Scale.CPU: _trained(_NARROW_FC, ("dcign", ()), ("infogan", ())),
+    Scale.HOURS: _trained(_WHOLE_FC, ("dcign", ("training.steps=15000",)), ("infogan", ("training.steps=6000",))),
+    Scale.PAPER: _trained(_FIXED, ("dcign_paper", ()), ("infogan_paper", ())),
 }
 
 
@@ -227,14 +220,13 @@ def learning_curves(study: Study) -> dict[str, list[tuple[int, float]]]:
 
 def _budget(study: Study, record: TrialRecord) -> str:
     model, training = study.configuration(record)
-    widths = "-".join(map(str, model.layer_widths))
     beta = f"β {significant(record.beta)}, " if record.label == BEST else ""
     result = record.result
     assert result is not None
     seen = training.steps * training.batch_size
     losses = "".join(f"; {name} {_span(values)}" for name, values in result.further_losses.items())
     trained = f"{len(result.score.replica_scores)} x {seen / 1e6:.2f} M images"
-    return f"{beta}{trained}, {model.architecture} {widths}{losses}"
+    return f"{beta}{trained}, {model.network}{losses}"
 
 
 def _span(values: Sequence[float]) -> str:

@@ -102,6 +102,11 @@ class ModelConfig:
         return self.widths if self.widths is not None else TABLE_1_WIDTHS[self.architecture]
 
     @property
+    def network(self) -> str:
+        """Architecture and widths in words: "fc 1200-1200"."""
+        return f"{self.architecture} {'-'.join(map(str, self.layer_widths))}"
+
+    @property
     def has_beta(self) -> bool:
         """Whether its loss has a KL term for β to weigh: InfoGAN's has none."""
         return self.architecture != "infogan"

@@ -218,8 +218,7 @@ def _load(
     try:
         return load_model(some_of(checkpoint.weights, kept), model, store.channels, store.height, store.width)
     except InputError as error:
-        widths = "-".join(map(str, model.layer_widths))
         raise InputError(
             f"{study.path / trial_folder(record.kind, record.number)}: not the weights of {record.label}, which is "
-            f"{model.architecture} {widths} with {model.latent_size} latents: {error}"
+            f"{model.network} with {model.latent_size} latents: {error}"
         ) from None

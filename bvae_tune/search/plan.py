@@ -198,7 +198,7 @@ def calibrate(
     config: StudyConfig, model: ModelConfig, training: TrainingConfig, placement: Placement, at_once: int
 ) -> Calibration:
     """Measure `at_once` trials side by side, each in a fresh process with the threads it would have; their means."""
-    from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory  # torch
+    from bvae_tune.training.memory import is_out_of_memory, out_of_memory_in_words  # torch
 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, mp_context=context) as pool:
@@ -216,7 +216,7 @@ def calibrate(
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RunError) or not is_out_of_memory(error):
                 raise
-            raise RunError(f"out of memory ({error}); {OUT_OF_MEMORY_ADVICE}") from None
+            raise RunError(out_of_memory_in_words(error)) from None
 
 
 def _device(placement: Placement, number: int) -> str:

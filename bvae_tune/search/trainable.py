@@ -86,7 +86,7 @@ def _report(run: TrialRun) -> dict[str, Any]:
     import torch
 
     from bvae_tune.search.trial_run import NodeError
-    from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory
+    from bvae_tune.training.memory import is_out_of_memory, out_of_memory_in_words
 
     over = {"folder": run.task.folder, "done": True}
     try:
@@ -97,7 +97,7 @@ def _report(run: TrialRun) -> dict[str, Any]:
         return {**over, "reason": str(error)}
     except Exception as error:
         if is_out_of_memory(error):
-            return {**over, "reason": f"out of memory ({error}); {OUT_OF_MEMORY_ADVICE}"}
+            return {**over, "reason": out_of_memory_in_words(error)}
         return {**over, "reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     return {
         "folder": run.task.folder,

@@ -30,3 +30,8 @@ def keep_freed_memory() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: numpy's, the device's, or the CPU's, which has no error class of its own."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+def out_of_memory_in_words(error: BaseException) -> str:
+    """What failed, and what to lower."""
+    return f"out of memory ({error}); {OUT_OF_MEMORY_ADVICE}"
