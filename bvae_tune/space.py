@@ -299,7 +299,7 @@ def _validate(file: SpaceFile, data: Mapping[str, Any], paths: Mapping[str, str]
     except ValidationError as error:
         messages: dict[str, list[str]] = {}
         for details in error.errors(include_url=False):
-            path, message = _explain(data, details["loc"], details)
+            path, message = _explain(file, data, details["loc"], details)
             if path[:1] == ("space",) and len(path) > 1:
                 path = ("space", paths.get(str(path[1]), path[1]))
             alternatives = messages.setdefault(file.where(path), [])
@@ -308,7 +308,7 @@ def _validate(file: SpaceFile, data: Mapping[str, Any], paths: Mapping[str, str]
         raise InputError("\n".join(f"{where}: {', or '.join(found)}" for where, found in messages.items())) from None
 
 
-def _explain(data: Any, location: KeyPath, details: Any) -> tuple[KeyPath, str]:
+def _explain(file: SpaceFile, data: Any, location: KeyPath, details: Any) -> tuple[KeyPath, str]:
     """Where in `data` a pydantic error lies (its loc also names union branches), and what to say of it."""
     path: KeyPath = ()
     value = data
@@ -320,12 +320,13 @@ def _explain(data: Any, location: KeyPath, details: Any) -> tuple[KeyPath, str]:
     kind = details["type"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         room = StudyConfig.model_fields.get(str(path[0])) if len(path) > 1 else None
-        keys = _fields(room.annotation) if room else tuple(StudyConfig.model_fields)
-        return path, f"there is no such key; {_unknown(str(path[-1]), keys)}"
+        known = _fields(room.annotation) if room else tuple(StudyConfig.model_fields)
+        return path, f"there is no such key; {_unknown(str(path[-1]), known)}"
     if kind == "value_error":
-        key, colon, message = str(details["ctx"]["error"]).partition(": ")
-        if colon and re.fullmatch(r"\w+\.\w+", key):  # the rooms' messages open with the key that they are about
-            return tuple(key.split(".")), message
+        keys, colon, message = str(details["ctx"]["error"]).partition(": ")
+        # The rooms' messages open with the key that they are about, or with those that do not go together.
+        if colon and re.fullmatch(r"\w+\.\w+(, \w+\.\w+)*", keys):
+            return file.named_last(*(tuple(key.split(".")) for key in keys.split(", "))), message
         return path, str(details["ctx"]["error"])
     if kind == "literal_error":
         options = [option.strip(" '") for option in details["ctx"]["expected"].replace(" or ", ",").split(",")]
@@ -346,19 +347,22 @@ def _unknown(given: str, allowed: Iterable[str]) -> str:
 def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], paths: Mapping[str, str]) -> None:
     space, model, training, search = config.space, config.model, config.training, config.search
 
-    def fail(path: KeyPath, message: str) -> None:
-        raise InputError(f"{file.where(path)}: {message}")
+    def fail(message: str, *paths: KeyPath) -> None:
+        raise InputError(f"{file.where(file.named_last(*paths))}: {message}")
 
     given = [key for key in ("beta", "beta_norm") if getattr(model, key) is not None]
     searched = [key for key in ("beta", "beta_norm") if full_key(key) in space]
     if len(searched) == 2:
-        fail(("space", paths["model.beta_norm"]), "beta is searched too; they fix each other, so search one")
+        keys = (("space", paths["model.beta_norm"]), ("space", paths["model.beta"]))
+        fail("beta and beta_norm are both searched; they fix each other, so search one", *keys)
     if given and searched and given != searched:
-        fail(("model", given[0]), f"{searched[0]} is searched; {given[0]} follows from it, so take {given[0]} out")
+        keys = (("model", given[0]), ("space", paths[full_key(searched[0])]))
+        fail(f"{searched[0]} is searched; {given[0]} follows from it, so take {given[0]} out", *keys)
     if not given and not searched and model.has_beta and model.default_beta is None:
-        fail(("model",), "give beta or beta_norm, or search one of them")
+        fail("give beta or beta_norm, or search one of them", ("model",))
     if not model.has_beta and "beta=1" in search.baselines:
-        fail(("search", "baselines"), f"{model.architecture} has no β to set to 1; give [untrained] or []")
+        no_beta = f"{model.architecture} has no β to set to 1; search.baselines: give [untrained] or []"
+        fail(no_beta, ("search", "baselines"), ("model", "architecture"))
 
     for key, distribution in space.items():
         path = ("space", paths[key])
@@ -367,39 +371,46 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
         if distribution.kind in ("uniform", "loguniform") and "float" not in hint:
             number = "int" in hint and "tuple" not in hint
             fail(
-                path, f"{distribution.kind} draws fractions; " + ("use int or logint" if number else "use categorical")
+                f"{distribution.kind} draws fractions; " + ("use int or logint" if number else "use categorical"), path
             )
         if search.sampler == "grid" and not distribution.choices:
-            fail(path, f"the grid sampler needs a list: use grid or categorical instead of {distribution.kind}")
+            instead = f"for {paths[key]} use grid or categorical instead of {distribution.kind}"
+            fail(f"the grid sampler needs lists: {instead}", path, ("search", "sampler"))
         for value in distribution.extremes:
             try:
                 configure(config, {key: value})
             except InputError as error:
-                fail(path, f"{value!r} is not possible here ({error})")
+                fail(f"{value!r} is not possible here ({error})", path)
             if value is None and name in ("beta", "beta_norm") and model.default_beta is None:
-                fail(path, "null leaves its trials without a β; give numbers only")
+                fail("null leaves its trials without a β; give numbers only", path)
 
     if not space and search.sampler == "grid":
-        fail(("search", "sampler"), "the grid sampler needs searched keys, and space names none")
+        fail("the grid sampler needs searched keys, and space names none", ("search", "sampler"))
     steps_fixed = not {"training.steps", "training.report_every"} & set(space)
     if steps_fixed and training.steps and training.steps % training.report_every:
         reports = max(1, round(training.steps / training.report_every))
         fail(
-            ("training", "report_every"),
             f"steps {training.steps} is no multiple of report_every {training.report_every}; "
             f"steps {reports * training.report_every} would be",
+            ("training", "report_every"),
+            ("training", "steps"),
         )
     if config.resources.trials_per_bank > 1:
         together = ("resources", "trials_per_bank")
         if search.sampler != "grid" or search.pruner != "none":
-            fail(together, "trials share a bank in a grid without a pruner only: sampler grid, pruner none")
+            fail("trials share a bank in a grid without a pruner only: sampler grid, pruner none", together)
         if list(space)[-1] not in (full_key("beta"), full_key("beta_norm")):
-            fail(together, "trials that share a bank differ in β alone: name it as the last key of space")
+            fail("trials that share a bank differ in β alone: name it as the last key of space", together)
     if search.min_resource is not None and "training.steps" not in space and search.min_resource > training.steps:
-        fail(("search", "min_resource"), f"{search.min_resource} is above training.steps ({training.steps})")
+        fail(
+            f"search.min_resource {search.min_resource} is above training.steps ({training.steps})",
+            ("search", "min_resource"),
+            ("training", "steps"),
+        )
     if search.min_resource is not None and steps_fixed and search.min_resource % training.report_every:
         fail(
+            f"search.min_resource {search.min_resource} is no multiple of training.report_every "
+            f"({training.report_every}): trials are judged where they report",
             ("search", "min_resource"),
-            f"{search.min_resource} is no multiple of training.report_every ({training.report_every}): "
-            "trials are judged where they report",
+            ("training", "report_every"),
         )

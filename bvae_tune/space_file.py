@@ -34,6 +34,11 @@ class SpaceFile:
     lines: dict[KeyPath, int] = field(default_factory=dict)
     overridden: dict[KeyPath, str] = field(default_factory=dict)
 
+    def named_last(self, *paths: KeyPath) -> KeyPath:
+        """Which of the keys that do not go together is to be blamed: the one set last, else the first."""
+        settings = list(self.overridden)
+        return max(paths, key=lambda path: settings.index(path) if path in settings else -1)
+
     def where(self, path: KeyPath) -> str:
         """`shapes.yaml, line 4, training.steps` or `--set training.steps=x`, for the start of a message."""
         for length in range(len(path), 0, -1):
@@ -152,4 +157,5 @@ def override(file: SpaceFile, settings: Sequence[str]) -> None:
                 raise InputError(f"--set {setting}: {part} is not a group of keys")
             target = inner
         target[parts[-1]] = value
+        file.overridden.pop(parts, None)  # the order is that of the settings in force
         file.overridden[parts] = setting

@@ -12,6 +12,11 @@ def command(name: str, path: Path) -> str:
     return f"bvae-tune {name} {shlex.quote(str(path))}"
 
 
+def nearest(path: Path) -> Path:
+    """The path as a person would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def counted(number: float, what: str) -> str:
     """`1 trial`, `3 trials`, `0.5 GPUs`."""
     return f"{number:g} {what}" + ("" if number == 1 else "s")

@@ -118,6 +118,7 @@ def test_an_unknown_name_lists_the_packaged_ones() -> None:
         ("steps: 1e2", "steps: 2.5", ["line 9, training.steps", "2.5", "integer"]),
         ("steps: 1e2", "steps: -1", ["line 9, training.steps", "-1", "at least 0"]),
         ("steps: 1e2", "steps: 75", ["line 10, training.report_every", "75", "50"]),
+        ("[16, 16]", "[16, 1e13]", ["line 5, model.widths", "from 1 to 1,000,000"]),
         ("[16, 16]", "[16, x]", ["line 5, model.widths.1", "'x'", "integer"]),
         ("[2.5e-1, 1E+2]", "[8, 4]", ["line 12, space.beta", "low 8 is above high 4"]),
         ("[2.5e-1, 1E+2]", "[0, 4]", ["line 12, space.beta", "above zero"]),
@@ -132,16 +133,20 @@ def test_an_unknown_name_lists_the_packaged_ones() -> None:
         ("  latent_size: {", "  model.beta: {", ["line 13, space.model.beta", "the same key as beta"]),
         ("{int: [2, 20]}", "{int: [2, 20.5]}", ["line 13, space.latent_size", "whole numbers"]),
         ("{int: [2, 20]}", "{uniform: [2, 20]}", ["line 13, space.latent_size", "use int or logint"]),
-        ("{int: [2, 20]}", "{int: [0, 20]}", ["line 13, space.latent_size", "0 is not possible", "at least 1"]),
+        (
+            "{int: [2, 20]}",
+            "{int: [0, 20]}",
+            ["line 13, space.latent_size", "0 is not possible", "from 1 to 1,000,000"],
+        ),
         ("{int: [2, 20]}", "{categorical: [2, many]}", ["line 13, space.latent_size", "'many' is not possible"]),
         ("{int: [2, 20]}", "{categorical: []}", ["line 13, space.latent_size", "at least one choice"]),
         ("{int: [2, 20]}", "{grid: [2, 2]}", ["line 13, space.latent_size", "twice"]),
         ("latent_size: {int", "model.architecture: {int", ["line 13, space.model.architecture", "not possible"]),
-        ("latent_size: {int", "beta_norm: {int", ["line 13, space.beta_norm", "beta is searched too"]),
+        ("latent_size: {int", "beta_norm: {int", ["line 13, space.beta_norm", "both searched"]),
         ("latent_size: 4", "beta_norm: 1", ["line 6, model.beta_norm", "beta is searched", "take beta_norm out"]),
-        ("latent_size: 4", "beta: 1\n  beta_norm: 1", ["line 3, model", "beta_norm are both given"]),
+        ("latent_size: 4", "beta: 1\n  beta_norm: 1", ["line 6, model.beta", "beta_norm are both given"]),
         ("trials: 3", "trials: 0", ["line 14, search.trials", "0 must be at least 1"]),
-        ("trials: 3", "sampler: grid", ["line 12, space.beta", "the grid sampler needs a list"]),
+        ("trials: 3", "sampler: grid", ["line 12, space.beta", "the grid sampler needs lists"]),
         ("trials: 3", "pruner: halving", ["line 14, search.min_resource", "halving needs it"]),
         ("trials: 3", "pruner: halving, min_resource: 70", ["line 14, search.min_resource", "no multiple"]),
         ("trials: 3", "pruner: median, min_resource: 150", ["line 14, search.min_resource", "above training.steps"]),
@@ -170,6 +175,30 @@ def test_a_mistake_is_named_with_its_line_and_the_way_out(
     assert "mine.yaml" in found
     for part in expected:
         assert part in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "blamed"),
+    [
+        (["training.steps=75"], 0),
+        (["training.report_every=30"], 0),
+        (["training.report_every=50", "training.steps=75"], 1),
+        (["training.steps=100", "training.report_every=30"], 1),
+        (["training.steps=75", "training.report_every=30", "training.steps=100"], 2),
+        (["space.beta=null", "model.beta=1", "model.beta_norm=1"], 2),
+        (["space.beta=null", "model.beta_norm=1", "model.beta=1"], 2),
+        (["model.beta_norm=1"], 0),
+        (["space.beta_norm={uniform: [1, 2]}"], 0),
+        (["search.sampler=grid"], 0),
+        (["search.pruner=median", "search.min_resource=50", "training.steps=0"], 2),
+        (["model.architecture=infogan", "space.beta=null", "space.latent_size=null"], 0),
+    ],
+)
+def test_of_keys_that_do_not_go_together_the_setting_is_blamed_that_came_last(
+    tmp_path: Path, settings: list[str], blamed: int
+) -> None:
+    text = SPACE.replace("  widths: [16, 16]\n", "").replace("  latent_size: 4\n", "")
+    assert message(write(tmp_path, text), *settings).startswith(f"--set {settings[blamed]}: ")
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:

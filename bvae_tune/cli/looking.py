@@ -6,13 +6,17 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bvae_tune.cli.arguments import STORAGE, Json, Run, Settings, Storage, Trial, Weights
 from bvae_tune.cli.printing import console, output_file, print_json
 from bvae_tune.errors import InputError
+
+if TYPE_CHECKING:
+    from bvae_tune.search.kept import Evaluation, Traversal
+    from bvae_tune.search.records import TrialRecord
 
 
 def evaluate(
@@ -29,7 +33,7 @@ def evaluate(
         return
     from bvae_tune.reporting.outcomes import score_table
 
-    console().print(score_table(record.label, found))
+    console().print(score_table(_label(record, found), found.score))
 
 
 def traverse(
@@ -59,12 +63,16 @@ def traverse(
     path = output_file(output or study.path / f"traversals-{kind}{record.number:05d}.png", "--output", ".png")
     found = decode(study, record, image, image_seed=image_seed, file=file)
     beta = "" if math.isnan(record.beta) else f"β {significant(record.beta)}, "
-    title = f"{study.name}, {record.label}: {beta}M {record.latent_size}, image {found.image}"
+    title = f"{study.name}, {_label(record, found)}: {beta}M {record.latent_size}, image {found.image}"
     figure = traversals(
         found.pixels, found.reconstruction, found.decoded, found.kl, found.values, title, found.meanings, latents
     )
     write_png(figure, path)
     console().print(str(path), soft_wrap=True)
+
+
+def _label(record: TrialRecord, found: Evaluation | Traversal) -> str:
+    return record.label if found.final else f"{record.label} (unfinished, at step {found.step})"
 
 
 def tensorboard(

@@ -9,6 +9,7 @@ import typer
 
 from bvae_tune.cli.arguments import STORAGE, Json, Run, Storage
 from bvae_tune.cli.printing import console, output_file, print_json
+from bvae_tune.errors import RunError
 
 if TYPE_CHECKING:
     from bvae_tune.search.study import Study, TrialRecord
@@ -43,6 +44,8 @@ def best(run: Run, storage: Storage = STORAGE, as_json: Json = False) -> None:
     from bvae_tune.reporting.tables import best as table
 
     study = _open(run, storage)
+    if study.finished and study.best is None:
+        raise RunError(study.without_best)
     if not as_json:
         console().print(table(study))
         return
@@ -51,6 +54,7 @@ def best(run: Run, storage: Storage = STORAGE, as_json: Json = False) -> None:
         {
             "name": study.name,
             "path": str(study.path),
+            "finished": study.finished,
             "best": _row(study.best),
             "best_complete": _row(study.best_complete),
             "baselines": baselines,

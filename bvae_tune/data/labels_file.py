@@ -107,7 +107,7 @@ def _image_indices(path: Path, column: pa.ChunkedArray, store: ImageStore, key: 
     if len(repeated):
         first, second = sorted((int(order[repeated[0]]) + 1, int(order[repeated[0] + 1]) + 1))
         what = f"{values[second - 1]!r}" if key == FILE else f"image {indices[second - 1]}"
-        raise InputError(f"{path}, row {second}, column {key!r}: {what} is there twice, first in row {first}")
+        raise InputError(f"{_cell(path, second, key)}: {what} is there twice, first in row {first}")
     return indices
 
 
@@ -117,10 +117,10 @@ def _by_number(path: Path, values: list[object], store: ImageStore) -> list[int]
         number = _whole_number(value)
         if number is None:
             shown = "empty" if value is None else repr(value)
-            raise InputError(f"{path}, row {row}, column {INDEX!r}: {shown}; expected the number of an image")
+            raise InputError(f"{_cell(path, row, INDEX)}: {shown}; expected the number of an image")
         if not 0 <= number < store.count:
             raise InputError(
-                f"{path}, row {row}, column {INDEX!r}: there is no image {number} in {store.name},"
+                f"{_cell(path, row, INDEX)}: there is no image {number} in {store.name},"
                 f" which has {store.count} (0 to {store.count - 1})"
             )
         numbers.append(number)
@@ -138,7 +138,7 @@ def _by_file(path: Path, values: list[object], store: ImageStore) -> list[int]:
         if value not in numbers:
             shown = "empty" if value is None else f"there is no {value!r} in {store.name}"
             raise InputError(
-                f"{path}, row {row}, column {FILE!r}: {shown}; expected the path of an image in its folder, such as"
+                f"{_cell(path, row, FILE)}: {shown}; expected the path of an image in its folder, such as"
                 f" {store.files[0]!r}"
             )
     return [numbers[str(value)] for value in values]
@@ -181,9 +181,15 @@ def _from_strings(path: Path, name: str, cells: list[str], bins: int) -> npt.NDA
         return _from_numbers(path, name, np.array([float(cell or "nan") for cell in cells]), bins)
     if len(words) < numeric:
         cell = cells[words[0] - 1]
-        raise InputError(f"{path}, row {words[0]}, column {name!r}: {cell!r} is no number, as {numeric} others are")
+        raise InputError(f"{_cell(path, words[0], name)}: {cell!r} is no number, as {numeric} others are")
     rank = {level: number for number, level in enumerate(levels)}
     return np.array([rank.get(cell, -1) for cell in cells], np.int64)
+
+
+def _cell(path: Path, row: int, column: str) -> str:
+    """`labels.csv, row 3 below the names, column 'scale'`; in a Parquet file the names are no line."""
+    below = " below the names" if path.suffix.lower() == ".csv" else ""
+    return f"{path}, row {row}{below}, column {column!r}"
 
 
 def _is_number(text: str) -> bool:
@@ -197,7 +203,7 @@ def _is_number(text: str) -> bool:
 def _from_numbers(path: Path, name: str, values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
     infinite = np.flatnonzero(np.isinf(values))
     if len(infinite):
-        raise InputError(f"{path}, row {infinite[0] + 1}, column {name!r}: {values[infinite[0]]}; expected a number")
+        raise InputError(f"{_cell(path, infinite[0] + 1, name)}: {values[infinite[0]]}; expected a number")
     known = np.sort(values[~np.isnan(values)])
     levels = np.unique(known)
     if len(levels) > bins and (levels % 1 != 0).any():

@@ -225,7 +225,8 @@ def _budget(study: Study, record: TrialRecord) -> str:
     assert result is not None
     seen = training.steps * training.batch_size
     losses = "".join(f"; {name} {_span(values)}" for name, values in result.further_losses.items())
-    trained = f"{len(result.score.replica_scores)} x {seen / 1e6:.2f} M images"
+    images = f"{seen / 1e6:.2f} M" if seen >= 1e5 else f"{seen:,}"
+    trained = f"{len(result.score.replica_scores)} x {images} images"
     return f"{beta}{trained}, {model.network}{losses}"
 
 

@@ -29,6 +29,8 @@ _WIDTHS_WANTED = {
 FACTOR_LATENTS = {"scale": (0,), "position_x": (1,), "position_y": (2,), "rotation": (3,), "shape": (4, 5, 6, 7, 8)}
 # Table 1. The tenth latent of DC-IGN belongs to no factor; InfoGAN's are five of noise and five codes.
 FIXED_LATENT_SIZE = {"dcign": 10, "infogan": 10}
+# Of a layer: far above any that trains, and below what only a slip of the pen asks for.
+MOST_UNITS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class ModelConfig:
             raise InputError(f"model.architecture: {self.architecture!r} is not one of {', '.join(TABLE_1_WIDTHS)}")
         if self.likelihood not in ("bernoulli", "gaussian"):
             raise InputError(f"model.likelihood: {self.likelihood!r} is not one of bernoulli, gaussian")
-        if self.widths is not None and (not self.widths or min(self.widths) < 1):
-            raise InputError(f"model.widths: {list(self.widths)} must be one or more positive whole numbers")
+        if self.widths is not None and (not self.widths or min(self.widths) < 1 or max(self.widths) > MOST_UNITS):
+            raise InputError(f"model.widths: {list(self.widths)} must be whole numbers from 1 to {MOST_UNITS:,}")
         if self.architecture in _WIDTHS_WANTED and len(self.layer_widths) != len(TABLE_1_WIDTHS[self.architecture]):
             number, meaning = _WIDTHS_WANTED[self.architecture]
             raise InputError(
@@ -79,8 +81,8 @@ class ModelConfig:
                 f"model.widths: {list(self.layer_widths)}: the second must be a multiple of 64, "
                 "since infogan reads that layer as maps of 8x8"
             )
-        if self.latent_size < 1:
-            raise InputError(f"model.latent_size: {self.latent_size} must be at least 1")
+        if not 1 <= self.latent_size <= MOST_UNITS:
+            raise InputError(f"model.latent_size: {self.latent_size} must be a whole number from 1 to {MOST_UNITS:,}")
         size = FIXED_LATENT_SIZE.get(self.architecture, self.latent_size)
         if self.latent_size != size:
             raise InputError(f"model.latent_size: {self.latent_size}; {self.architecture} has {size} latents (Table 1)")
@@ -89,7 +91,9 @@ class ModelConfig:
         if not 0 < self.sigma < math.inf:
             raise InputError(f"model.sigma: {self.sigma} must be greater than 0, and finite")
         if self.beta is not None and self.beta_norm is not None:
-            raise InputError("model.beta and model.beta_norm are both given: give one (beta_norm = beta * M / N)")
+            raise InputError(
+                "model.beta, model.beta_norm: beta and beta_norm are both given; give one (beta_norm = beta * M / N)"
+            )
         for name, value in (("beta", self.beta), ("beta_norm", self.beta_norm)):
             if value is not None and not self.has_beta:
                 raise InputError(f"model.{name}: {value}; {self.architecture} has no KL term to weigh: take it out")

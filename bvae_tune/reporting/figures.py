@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from bvae_tune.search.progress import last_score
+from bvae_tune.search.records import ranked
 from bvae_tune.wording import nats, percent, percent_with_spread, significant
 
 if TYPE_CHECKING:
@@ -53,11 +54,10 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
     failed = [record for record in trials if record.state == "failed"]
     drawn = (*finished, *pruned, *confirmed)
 
-    sizes = [record.latent_size for record in drawn] or [1]
-    levels = np.arange(min(sizes), max(sizes) + 2)
-    palette = mpl.colormaps["viridis"](np.linspace(0.0, 0.92, len(levels) - 1))  # its last yellows vanish on white
+    sizes = sorted({record.latent_size for record in drawn})
+    palette = mpl.colormaps["viridis"](np.linspace(0.0, 0.92, len(sizes)))  # its last yellows vanish on white
     for record in drawn:
-        colour = to_hex(palette[record.latent_size - min(sizes)])
+        colour = to_hex(palette[sizes.index(record.latent_size)])
         _spread_bar(above, record, colour)
         _mark(above, record, last_score(record) or 0.0, colour)
         if record.kl is not None:
@@ -77,7 +77,7 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
     below.set_xlabel("β", fontsize=TEXT, color=INK)
     figure.align_ylabels()
     if finished:
-        best = max(finished, key=lambda record: record.score or 0.0)
+        best = ranked(finished)[0]
         _ring(above, best, best.score or 0.0)
         _ring(below, best, best.kl or 0.0)
         _name(above, best)
@@ -98,11 +98,11 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
         if records
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=4, fontsize=SMALL, frameon=False, labelcolor=INK)
-    if len(set(sizes)) > 1:
-        colours = ScalarMappable(BoundaryNorm(levels - 0.5, len(palette)), ListedColormap(palette))
+    if len(sizes) > 1:
+        colours = ScalarMappable(BoundaryNorm(np.arange(len(sizes) + 1) - 0.5, len(sizes)), ListedColormap(palette))
         bar = figure.colorbar(colours, ax=(above, below), fraction=0.04, pad=0.03, aspect=32)
         bar.set_label("latents M", fontsize=TEXT, color=INK)
-        bar.set_ticks(list(range(min(sizes), max(sizes) + 1, max(1, round(len(palette) / 10)))))
+        bar.set_ticks(range(len(sizes)), labels=list(map(str, sizes)))
         bar.ax.tick_params(which="both", labelsize=SMALL, labelcolor=INK, length=0)
         bar.outline.set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
@@ -146,6 +146,7 @@ def _name(axes: Axes, best: TrialRecord) -> None:
         va="bottom",
         fontsize=SMALL,
         color=INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},  # the line at β = 1 may pass behind it
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -15,8 +14,9 @@ from rich.text import Text
 
 from bvae_tune.metrics.agreement import INFORMATIVE_KL
 from bvae_tune.search.progress import last_score, last_step
+from bvae_tune.search.records import FINISHED
 from bvae_tune.space import short_key
-from bvae_tune.wording import clock, command, nats, percent, percent_with_spread, significant
+from bvae_tune.wording import clock, command, counted, nats, nearest, percent, percent_with_spread, significant
 
 if TYPE_CHECKING:
     from bvae_tune.data.image_store import ImageStore
@@ -77,17 +77,10 @@ def status(study: Study) -> RenderableType:
     """How a study stands: who drives it, what is done, running and left, the best so far, its size on disk."""
     trials, controls = study.trials, study.controls
     counts = {state: sum(record.state == state for record in trials) for state in ("complete", "pruned", "failed")}
-    driver = study.driver
-    if driver is not None:
-        state = f"running, driven by {driver}"
-    elif study.finished:
-        state = "finished"
-    else:
-        state = f"interrupted; go on with: {command('resume', _near(study.path))}"
     rows = [
         ("study", study.name),
         ("folder", f"{study.path} ({study.size_bytes / 1e6:.1f} MB)"),
-        ("state", state),
+        ("state", study.standing),
         ("trials", f"{sum(counts.values())} of {study.trials_wanted}: {_counts(counts)}"),
     ]
     if controls:
@@ -99,9 +92,9 @@ def status(study: Study) -> RenderableType:
     if best is not None:
         rows.append(("best", f"{_score(best)} in {best.label}: {_where(best)}"))
     running = [record for record in (*controls, *trials) if record.state == "running"]
-    if running and driver is None:
-        rows.append(("unfinished", ", ".join(f"{record.label} at step {last_step(record)}" for record in running)))
-        running = []
+    interrupted = [record for record in (*controls, *trials) if record.state == "interrupted"]
+    if interrupted:
+        rows.append(("unfinished", ", ".join(f"{record.label} at step {last_step(record)}" for record in interrupted)))
     parts: list[RenderableType] = [_pairs(rows)]
     return Group(*parts, trials_table(running)) if running else Group(*parts)
 
@@ -110,12 +103,10 @@ def best(study: Study) -> RenderableType:
     """What a study found: the best trial against chance and the baselines, what it represents, where to look next."""
     record = study.best
     if record is None or record.result is None:
-        return Text(f"{study.name}: no trial has finished yet")
+        return Text(study.without_best)
     score = record.result.score
-    lines = [
-        Text.assemble((f"{study.name}: best is {record.label}", "bold")),
-        Text(_where(record)),
-    ]
+    trials = study.trials
+    lines = [Text(f"{study.name}: {_heading(study, record, trials)}", style="bold"), Text(_where(record))]
     parameters = [
         f"{short_key(key)} {_cell(value)}"
         for key, value in record.parameters.items()
@@ -145,7 +136,7 @@ def best(study: Study) -> RenderableType:
             style="bold" if row is record else "",
         )
     table.add_row("chance", "", "", "", percent(score.chance), "", "")
-    parts: list[RenderableType] = [*lines, table, Text(_profile(score.profile))]
+    parts: list[RenderableType] = [*lines, *_collapse(record, trials), table, Text(_profile(score.profile))]
     parts += [
         Text("What its best latent knows of each factor:"),
         Padding(information(score.information), (0, 0, 0, 2), expand=False),
@@ -156,13 +147,9 @@ def best(study: Study) -> RenderableType:
     for baseline in baselines:
         if baseline.score is not None and record.score is not None and baseline.score >= record.score:
             parts.append(Text(f"No trial beats {baseline.label} ({percent(baseline.score)}).", style="bold"))
-    kls = record.result.kl_per_latent
-    if kls and max(map(max, kls)) < INFORMATIVE_KL:
-        off = f"All its latents are switched off (KL below {INFORMATIVE_KL} nats): its codes are noise."
-        parts.append(Text(off, style="bold"))
     if not score.converged:
         parts.append(Text("The classifier of the metric stopped at its iteration bound: read the score with care."))
-    folder = _near(study.path)
+    folder = nearest(study.path)
     commands = [
         (command("traverse", folder), "what its latents do"),
         (command("trials", folder), "every trial"),
@@ -174,6 +161,23 @@ def best(study: Study) -> RenderableType:
         commands.insert(0, (command("confirm", folder), "again, on fresh seeds"))
     parts += [Text("Look further:"), Padding(_pairs(commands), (0, 0, 0, 2), expand=False)]
     return Group(*parts)
+
+
+def _heading(study: Study, best: TrialRecord, trials: Sequence[TrialRecord]) -> str:
+    if study.finished:
+        return f"best is {best.label}"
+    over = sum(trial.state in FINISHED for trial in trials)
+    return f"best so far is {best.label}, after {over} of {counted(study.trials_wanted, 'trial')} ({study.standing})"
+
+
+def _collapse(best: TrialRecord, trials: Sequence[TrialRecord]) -> list[Text]:
+    """What is to be said of trials whose codes carry nothing."""
+    off = f"every latent switched off (each KL below {INFORMATIVE_KL} nats per image)"
+    if best.collapsed:
+        told = f"It has {off}, as has every trial that ended: its score reads what little is left in the means and will"
+        return [Text(f"{told} hardly come back on other seeds. Lower β, or train longer.", style="bold")]
+    higher = [trial for trial in trials if trial.collapsed and (trial.score or 0.0) > (best.score or 0.0)]
+    return [Text(f"{trial.label} scores {percent(trial.score)} with {off}: it is not counted.") for trial in higher]
 
 
 def information(shares: Mapping[str, float]) -> Table:
@@ -295,11 +299,6 @@ def _cell(value: object) -> str:
     if value is None:
         return "–"
     return significant(value) if isinstance(value, float) else str(value)
-
-
-def _near(path: Path) -> Path:
-    """The path as a person would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _style(record: TrialRecord) -> str:

@@ -41,6 +41,14 @@ class Checkpoint:
         return self.state if self.final else parameters_of(self.state)
 
 
+@dataclass(frozen=True)
+class Latest:
+    """The newest whole checkpoint of a trial, if there is one, and the names of newer ones that are damaged."""
+
+    checkpoint: Checkpoint | None
+    damaged: tuple[str, ...]
+
+
 class CheckpointFolder:
     """A trial's checkpoints, reached through pyarrow so that the study may lie where all nodes see it.
 
@@ -74,12 +82,17 @@ class CheckpointFolder:
             with suppress(FileNotFoundError):
                 self._fs.delete_file(f"{self._path}/{old}")
 
-    def latest(self) -> Checkpoint | None:
+    def latest(self) -> Latest:
         """The newest whole checkpoint: the final one, else the one of most steps; damaged ones are passed over."""
+        damaged: list[str] = []
         for name in (WEIGHTS, *reversed(self._steps())):
-            with suppress(FileNotFoundError, CheckpointError):
-                return self.read(name)
-        return None
+            try:
+                return Latest(self.read(name), tuple(damaged))
+            except FileNotFoundError:
+                continue
+            except CheckpointError:
+                damaged.append(name)
+        return Latest(None, tuple(damaged))
 
     def read(self, name: str) -> Checkpoint:
         """Raises FileNotFoundError, or CheckpointError where the file is damaged."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.search.importing import without_collector
+from bvae_tune.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -149,10 +150,10 @@ def placement_on(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]
     else:
         concurrent = int(resources.concurrent_trials)
     if concurrent < 1 or (embedded and not fitting):
-        largest = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        largest = ", ".join(_in_words(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
         hint = "" if embedded else "; on a cluster that grows on demand give resources.concurrent_trials a number"
         raise InputError(
-            f"resources: a trial takes {cpus:g} CPUs and {gpus:g} GPUs, and no node has them ({largest}); "
+            f"resources: a trial takes {_in_words(cpus, gpus)}, and no node has them ({largest}); "
             f"lower resources.cpus_per_trial or gpus_per_trial{hint}"
         )
     return Placement(
@@ -162,6 +163,10 @@ def placement_on(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]
         cores=sum(node.get("CPU", 0) for node in nodes),
         all_gpus=sum(node.get("GPU", 0) for node in nodes),
     )
+
+
+def _in_words(cpus: float, gpus: float) -> str:
+    return f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"
 
 
 def _fits(node: Mapping[str, float], cpus: float, gpus: float) -> int:

@@ -13,7 +13,6 @@ from bvae_tune.errors import InputError, RunError
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.runner import add_control, drive
 from bvae_tune.search.study import Study, TrialRecord
-from bvae_tune.wording import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +102,7 @@ def confirm(
         raise InputError(f"--seeds {seeds}: give at least 2, or there is no spread to judge by")
     study = Study.open(path)
     if study.best is None:
-        raise InputError(f"{study.path}: no trial has finished yet; go on with: {command('resume', study.path)}")
+        raise InputError(study.without_best)
     model, _ = study.configuration(study.best)
     if not model.has_beta:
         raise InputError(f"{study.path}: its best trial is an {model.architecture}, which has no β to compare with 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,30 @@ _RESCORABLE = ("metric.", "protocol.classifier_seeds", "protocol.keep", "labels.
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """A trial's weights, scored again.
+
+    Attributes:
+        step: training steps behind them.
+        final: whether the trial had ended there.
+        score: of its replicas.
+    """
+
+    step: int
+    final: bool
+    score: TrialScore
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, flat, safe for JSON."""
+        return {"step": self.step, "final": self.final, **self.score.to_dict()}
+
+
+@dataclass(frozen=True)
 class Traversal:
     """One image's code with each latent in turn set to other values.
 
     Attributes:
+        step, final: as of an `Evaluation`.
         replica: which of the trial's models it is, the one of the highest score.
         image: index of the image in its dataset.
         pixels: (C, H, W) float32 in [0, 1], the image.
@@ -48,6 +68,8 @@ class Traversal:
         meanings: (M,) the factor that a latent knows most of, as "scale 61%"; empty if it knows of none.
     """
 
+    step: int
+    final: bool
     replica: int
     image: int
     pixels: npt.NDArray[np.float32]
@@ -58,7 +80,7 @@ class Traversal:
     meanings: tuple[str, ...]
 
 
-def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = (), file: str | None = None) -> TrialScore:
+def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = (), file: str | None = None) -> Evaluation:
     """Score a trial's kept weights again, on the study's images.
 
     Args:
@@ -79,8 +101,10 @@ def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = (), fi
             )
     config = load_space(study.config, settings)
     store, labels = _open(study, config.labels)
-    codes = encode_labelled(_load(study, record, store, study.checkpoint(record, file)), store, labels)
-    return score(codes, labels, config.metric, config.protocol, config.search.seed)
+    checkpoint = study.checkpoint(record, file)
+    codes = encode_labelled(_load(study, record, store, checkpoint), store, labels)
+    again = score(codes, labels, config.metric, config.protocol, config.search.seed)
+    return Evaluation(checkpoint.result.step, checkpoint.final, again)
 
 
 def traverse(
@@ -124,6 +148,8 @@ def traverse(
     shape = (store.channels, store.height, store.width)
     decoded = traversals(model, code, range(code.shape[-1]), limit, steps)[0, 0]
     return Traversal(
+        step=checkpoint.result.step,
+        final=checkpoint.final,
         replica=replica,
         image=chosen,
         pixels=pixels[0].reshape(shape).numpy(),

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bvae_tune.search.records import FINISHED, TrialRecord
+from bvae_tune.search.records import FINISHED, TrialRecord, ranked
 from bvae_tune.wording import clock, counted, duration, percent, percent_with_spread, significant
 
 STATE_STYLES = {"running": "cyan", "complete": "", "pruned": "dim", "failed": "red"}
@@ -127,8 +127,7 @@ class Progress:
         else:
             self._open[key] = record
         if record.kind == "search" and record.state == "complete" and record.score is not None:
-            # The earlier of equals, as in `Study.best`.
-            self._best = max(filter(None, (self._best, record)), key=lambda one: (one.score or 0.0, -one.number))
+            self._best = ranked([*filter(None, [self._best]), record])[0]
 
     def message(self, text: str) -> None:
         """One line for the reader, above the live table or among the plain lines."""
@@ -203,7 +202,8 @@ class Progress:
             return ""
         best = self._best
         if best is None:
-            return "no finished trial yet"
+            over = sum(self._counts[True, state] for state in FINISHED) >= self._totals["trials"]
+            return "none ran to its end" if over else "no finished trial yet"
         spread = best.result.score.spread if best.result else None
         where = f"β {significant(best.beta)} (β_norm {significant(best.beta_norm)}), M {best.latent_size}"
         return f"best {percent_with_spread(best.score, spread)}{_pairs(best)}: {best.label}, {where}"

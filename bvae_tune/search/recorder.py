@@ -197,10 +197,9 @@ class Recorder:
                     self._unfinished.insert(0, (entry.study, entry.trial.number, entry.searched))
 
     def show(self) -> None:
-        """Show how all trials stand."""
+        """Show how all trials stand that have a part in this run."""
         if self._progress is not None:
-            searched = self._study.trials if self._searching else []
-            self._progress.update([*self._study.controls, *searched])
+            self._progress.update(taking_part(self._study, self._searching))
 
     def _show(self, entry: _Open, sharing: int = 1) -> None:
         if self._progress is not None:
@@ -293,15 +292,21 @@ class Recorder:
     def _note(self, entry: _Open, report: dict[str, Any], node: str | None) -> bool:
         """The report's numbers, once: a trial that goes on from a checkpoint gives its last report again.
 
-        Whether it is new. The intermediate value is written last and marks the report as recorded.
+        Whether it is new. The intermediate value is written last and marks the report as recorded. Of a trial whose
+        newest checkpoints were damaged the record shows how far it is again.
         """
         stored = entry.stored
-        step = int(report["step"])
-        if step in stored.intermediate_values:
-            return False
         result = TrialResult.from_dict(json.loads(report["result"]))
+        before = read_trial(stored)
+        if result.notice and not (before.result and before.result.notice == result.notice):
+            self._tell(f"{before.label}: {result.notice}")
+        step = result.step
+        if step in stored.intermediate_values:
+            if before.result is None or before.result.step != step:
+                entry.trial.set_user_attr("result", result.to_dict())
+            return False
         if self._tensorboard is not None:
-            self._tensorboard.write_result(read_trial(stored), result)
+            self._tensorboard.write_result(before, result)
         if entry.trial.user_attrs.get("node") != node:
             entry.trial.set_user_attr("node", node)
         entry.trial.set_user_attr("result", result.to_dict())
@@ -348,6 +353,13 @@ class Recorder:
 
 def _reopened(record: optuna.Study, number: int, searched: bool) -> _Open:
     return _Open(record, Trial(record, record.get_trials(deepcopy=False)[number]._trial_id), searched)
+
+
+def taking_part(study: Study, searching: bool) -> list[TrialRecord]:
+    """The trials and controls so far of a run: one that only confirms leaves out what a search has ended."""
+    if searching:
+        return [*study.controls, *study.trials]
+    return [control for control in study.controls if control.kind == "confirm" or control.state not in FINISHED]
 
 
 def tidy(study: Study) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from bvae_tune.metrics.agreement import INFORMATIVE_KL
 from bvae_tune.metrics.protocol import TrialScore
 from bvae_tune.models.config import ModelConfig, beta_norm_of, beta_of
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Kind = Literal["search", "baseline", "confirm"]
-State = Literal["complete", "pruned", "failed", "running", "waiting"]
+State = Literal["complete", "pruned", "failed", "running", "interrupted", "waiting"]
 
 FINISHED: tuple[State, ...] = ("complete", "pruned", "failed")
 STATES: Mapping[str, State] = {
@@ -80,7 +81,7 @@ class TrialRecord:
         number: counted from 0, searched trials and controls (baselines, confirmations) each on their own.
         kind: "search", "baseline" or "confirm".
         label: what a person calls it: "trial 7", "untrained", "beta=1", "trial 7, pair 2".
-        state: how it stands.
+        state: how it stands; "interrupted" if it has begun, has not ended, and nobody drives its study.
         parameters: searched values by dotted key, as `model.beta`.
         beta, beta_norm, latent_size: of its model (beta_norm = beta M / N, Sec. A.5); NaN for a model without β.
         score: its final score, a share in [0, 1]; None unless complete.
@@ -115,6 +116,24 @@ class TrialRecord:
         It is the capacity ε of the code that the trial's β implies (Eq. 2, Sec. A.6).
         """
         return sum(self.result.kl) / len(self.result.kl) if self.result and self.result.kl else None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether every latent of every replica is switched off at the last report, each KL below INFORMATIVE_KL.
+
+        A code drawn from such a posterior is noise, however well a classifier reads what is left in the means.
+        """
+        kls = self.result.kl_per_latent if self.result else ()
+        return bool(kls) and max(map(max, kls)) < INFORMATIVE_KL
+
+
+def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials that ended with a score: the highest first, the earlier of equals first, and collapsed ones last.
+
+    What a collapsed code scores does not come back on other seeds.
+    """
+    complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
+    return sorted(complete, key=lambda trial: (trial.collapsed, -(trial.score or 0.0), trial.number))
 
 
 def read_trial(trial: FrozenTrial) -> TrialRecord:

@@ -289,6 +289,5 @@ def _absolute(path: str | None) -> str | None:
 
 
 def _refuse_failure(study: Study) -> None:
-    trials = study.trials
-    if trials and all(trial.state == "failed" for trial in trials):
-        raise RunError(f"{study.path}: all {len(trials)} trials failed; the first: {trials[0].reason}")
+    if study.trials and study.best is None:
+        raise RunError(study.without_best)

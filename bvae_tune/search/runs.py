@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bvae_tune.errors import InputError
 from bvae_tune.search.folder import trial_folder
 from bvae_tune.search.storage import LATEST, STUDY, WEIGHTS
-from bvae_tune.wording import command
 
 if TYPE_CHECKING:
     from bvae_tune.search.study import Study, TrialRecord
@@ -86,7 +86,8 @@ def _pick_trial(study: Study, wanted: str | None) -> TrialRecord:
     if wanted is None:
         best = study.best
         if best is None:
-            raise InputError(f"{study.path}: no trial has finished yet; go on with: {command('resume', study.path)}")
+            looked_at = " or ".join(f"--trial {name}" for name in _with_weights(study))
+            raise InputError(study.without_best + (f"; there are weights of {looked_at}" if looked_at else ""))
         return best
     trials, controls = study.trials, study.controls
     # A control that failed may have been run again, under its label.
@@ -96,3 +97,12 @@ def _pick_trial(study: Study, wanted: str | None) -> TrialRecord:
     known = f"0 to {len(trials) - 1}" if trials else "none so far"
     labels = f"; besides them {', '.join(dict.fromkeys(record.label for record in controls))}" if controls else ""
     raise InputError(f"--trial {wanted}: {study.path} has no such trial (its trials: {known}{labels})")
+
+
+def _with_weights(study: Study) -> list[str]:
+    """The trials and controls that have a file of weights, as `--trial` takes them."""
+    return [
+        str(record.number) if record.kind == "search" else shlex.quote(record.label)
+        for record in (*study.trials, *study.controls)
+        if any((study.path / trial_folder(record.kind, record.number)).glob(f"*{Path(WEIGHTS).suffix}"))
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,11 +13,12 @@ from bvae_tune.errors import InputError, RunError
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.search import folder
 from bvae_tune.search.journal import open_record
-from bvae_tune.search.records import Kind, State, TrialRecord, TrialResult, read_trial
+from bvae_tune.search.records import FINISHED, Kind, State, TrialRecord, TrialResult, ranked, read_trial
 from bvae_tune.search.sampling import trials_possible
 from bvae_tune.search.storage import WEIGHTS
 from bvae_tune.space import StudyConfig, configure, load_space, short_key
 from bvae_tune.training.config import TrainingConfig
+from bvae_tune.wording import command, nearest
 
 if TYPE_CHECKING:
     import optuna
@@ -67,13 +69,13 @@ class Study:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The searched trial of the highest final score; the earlier of equals. Pruned trials do not count."""
-        return next(iter(_ranked(self.trials)), None)
+        """The searched trial of the highest final score (see `ranked`). Pruned trials do not count."""
+        return next(iter(ranked(self.trials)), None)
 
     @property
     def best_complete(self) -> TrialRecord | None:
         """The best of the trials that represent every factor (see `TrialScore.missing`)."""
-        return _first_whole(_ranked(self.trials))
+        return _first_whole(ranked(self.trials))
 
     @property
     def trials_wanted(self) -> int:
@@ -90,6 +92,24 @@ class Study:
         """Whether nothing is left to run."""
         trials = self.trials
         return len(trials) >= self.trials_wanted and _over(trials) and self.controls_finished
+
+    @property
+    def standing(self) -> str:
+        """In words: running and driven by whom, finished, or interrupted and to go on by which command."""
+        driver = self.driver
+        if driver is not None:
+            return f"running, driven by {driver}"
+        return "finished" if self.finished else f"interrupted; go on with: {command('resume', nearest(self.path))}"
+
+    @property
+    def without_best(self) -> str:
+        """Why `best` is None, in words."""
+        trials = self.trials
+        if not self.finished or not trials:
+            return f"{self.path}: no trial has finished yet ({self.standing})"
+        reasons = [trial.reason for trial in trials if trial.state == "failed"]
+        told = f"all {len(trials)} trials failed" if len(reasons) == len(trials) else "no trial ran to its end"
+        return f"{self.path}: {told}" + (f"; the first: {reasons[0]}" if reasons else "")
 
     @property
     def controls_finished(self) -> bool:
@@ -142,7 +162,7 @@ class Study:
 
         Raises:
             InputError: there are none (kept are the `search.keep_models` best trials and trained baselines).
-            RunError: the file is damaged or cannot be read.
+            RunError: what there is is damaged or cannot be read.
         """
         from bvae_tune.search.checkpoints import CheckpointFolder  # torch
 
@@ -150,16 +170,29 @@ class Study:
         try:
             return kept.read(file or WEIGHTS)
         except FileNotFoundError:
-            newest = None if file else kept.latest()
+            found = kept.latest()
         except OSError as error:
             raise RunError(f"{record.label}: its weights cannot be read ({error})") from None
-        if newest is None:
-            searched = f"search.keep_models is {self.config.search.keep_models}"
-            control = "of untrained networks and confirmations none are"
-            raise InputError(
-                f"{record.label}: its weights are not kept; {searched if record.kind == 'search' else control}"
+        if found.checkpoint is not None and not file:
+            return found.checkpoint
+        if found.damaged:
+            raise RunError(
+                f"{record.label}: its checkpoints are cut short or damaged ({', '.join(found.damaged)}, in "
+                f"{self.path / folder.trial_folder(record.kind, record.number)}); bring one back from a copy, or "
+                f"let the trial begin anew: {command('resume', nearest(self.path))}"
             )
-        return newest
+        raise InputError(f"{record.label}: {self._why_no_weights(record)}")
+
+    def _why_no_weights(self, record: TrialRecord) -> str:
+        if record.state not in FINISHED:
+            return "it has no checkpoint yet; it writes one at each report"
+        if record.state != "complete":
+            why = "of pruned and failed trials none are"
+        elif record.kind == "search":
+            why = f"search.keep_models is {self.config.search.keep_models}"
+        else:
+            why = "of untrained networks and confirmations none are"
+        return f"its weights are not kept; {why}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per trial and control: what `results.parquet` and the trials table hold."""
@@ -179,12 +212,14 @@ class Study:
 
     def _read(self, record: optuna.Study) -> list[TrialRecord]:
         """All of a record's trials; an ended one is final and read once."""
-        found = []
+        found, driven = [], self.driver is not None
         for trial in record.get_trials(deepcopy=False):
             key = (record.study_name, trial.number)
             known = self._ended.get(key) or read_trial(trial)
             if trial.state.is_finished():
                 self._ended[key] = known
+            elif known.state == "running" and not driven:
+                known = dataclasses.replace(known, state="interrupted")
             found.append(known)
         return found
 
@@ -198,19 +233,13 @@ def control_setting(attributes: Mapping[str, Any]) -> tuple[ModelConfig, Trainin
 
 def kept_trials(trials: list[TrialRecord], keep: int) -> list[TrialRecord]:
     """The trials whose weights stay: the `keep` best, and the best that misses no factor."""
-    ranked = _ranked(trials)
-    whole = _first_whole(ranked)
-    return [trial for place, trial in enumerate(ranked) if place < keep or trial is whole]
+    best_first = ranked(trials)
+    whole = _first_whole(best_first)
+    return [trial for place, trial in enumerate(best_first) if place < keep or trial is whole]
 
 
-def _ranked(trials: list[TrialRecord]) -> list[TrialRecord]:
-    """The trials that ended with a score, best first, the earlier of equals first."""
-    complete = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
-    return sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
-
-
-def _first_whole(ranked: list[TrialRecord]) -> TrialRecord | None:
-    return next((trial for trial in ranked if trial.result and not trial.result.score.missing), None)
+def _first_whole(best_first: list[TrialRecord]) -> TrialRecord | None:
+    return next((trial for trial in best_first if trial.result and not trial.result.score.missing), None)
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -221,7 +250,7 @@ def _column(values: list[Any]) -> pa.Array:
 
 
 def _over(records: list[TrialRecord]) -> bool:
-    return not any(record.state in ("running", "waiting") for record in records)
+    return not any(record.state not in FINISHED for record in records)
 
 
 def row(record: TrialRecord) -> dict[str, Any]:
@@ -232,6 +261,7 @@ def row(record: TrialRecord) -> dict[str, Any]:
         "label": record.label,
         "state": record.state,
         "score": record.score,
+        "collapsed": record.collapsed,
         "beta": record.beta,
         "kl": record.kl,
         "beta_norm": record.beta_norm,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 
@@ -69,6 +70,7 @@ class TrialRun:
         self._bank: BankPart | None = None  # none is needed where the trial is found finished
         self._found: TrialResult | None = None  # of the checkpoint, until it is given back
         self._result: TrialResult | None = None
+        self._notice: str | None = None  # of the checkpoints
 
     def open(self) -> None:
         """Find the trial's checkpoint, and its place in the bank.
@@ -83,12 +85,17 @@ class TrialRun:
         if not sees(task.study, STUDY):
             raise NodeError(f"{platform.node()} does not see {task.study}; all nodes must share the storage")
         store, _ = self._data.open(task)
-        checkpoint = self._checkpoints.latest()
+        found = self._checkpoints.latest()
+        checkpoint = found.checkpoint
+        if found.damaged:
+            on = f"went on from step {checkpoint.result.step}" if checkpoint else "began anew"
+            self._notice = f"{', '.join(found.damaged)} cut short or damaged: {on}"
         if checkpoint is None or not checkpoint.final:
             device = "cuda" if task.gpu else "cpu"
             self._bank = self._share.join(task.model, task.training, store, task.seeds, device)
         if checkpoint is not None:
-            self._result = self._found = checkpoint.result
+            noticed = dataclasses.replace(checkpoint.result, notice=self._notice or checkpoint.result.notice)
+            self._result = self._found = noticed
             if self._bank is not None:
                 self._bank.load(checkpoint.state)
         self._opened = True
@@ -135,7 +142,7 @@ class TrialRun:
             images_per_second=report.images_per_second,
             seconds_training=(before.seconds_training if before else 0.0) + report.seconds,
             seconds_evaluating=(before.seconds_evaluating if before else 0.0) + time.perf_counter() - began,
-            notice=report.notice or (before.notice if before else None),
+            notice=report.notice or (before.notice if before else self._notice),
             further_losses=report.further_losses,
         )
         final = report.step >= task.training.steps

@@ -19,7 +19,7 @@ from bvae_tune.errors import RunError
 from bvae_tune.search import folder
 from bvae_tune.search.cluster import Placement, probe_nodes
 from bvae_tune.search.progress import Progress
-from bvae_tune.search.recorder import Recorder
+from bvae_tune.search.recorder import Recorder, taking_part
 from bvae_tune.search.scheduler import RecordScheduler
 from bvae_tune.search.searcher import RecordSearcher, RunStopper
 from bvae_tune.search.study import Study
@@ -135,7 +135,8 @@ def _progress(study: Study, console: Console | None, searching: bool) -> Iterato
         return
     steps = None if "training.steps" in study.config.space else study.config.training.steps
     trials = study.trials_wanted if searching else 0
-    with Progress(console, study.name, trials, len(study.controls), steps) as progress:
+    controls = sum(record.kind != "search" for record in taking_part(study, searching))
+    with Progress(console, study.name, trials, controls, steps) as progress:
         yield progress
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from functools import cache
 
@@ -33,5 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory_in_words(error: BaseException) -> str:
-    """What failed, and what to lower."""
-    return f"out of memory ({error}); {OUT_OF_MEMORY_ADVICE}"
+    """How much was asked for, where the allocator says so in bytes, or its own words; and what to lower."""
+    asked = re.search(r"tried to allocate (\d+) bytes", str(error))
+    told = f"{int(asked[1]) / 1e9:,.1f} GB asked for at once" if asked else error
+    return f"out of memory ({told}); {OUT_OF_MEMORY_ADVICE}"

@@ -50,7 +50,7 @@ def test_a_search_that_cannot_run_is_refused(
 
 @pytest.mark.parametrize(
     "setting",
-    ["training.batch_size=1000000000000", "model.widths=[1000000000]", "metric.train_points=1000000000000"],
+    ["training.batch_size=1000000000000", "model.widths=[1000000, 1000000]", "metric.train_points=1000000000000"],
 )
 def test_what_no_memory_holds(invoke: Callable[..., CompletedProcess[str]], space_file: Path, setting: str) -> None:
     outcome = invoke("plan", "--space", space_file, "--set", setting)

@@ -30,7 +30,7 @@ def test_widths_default_to_table_1() -> None:
     [
         ({"architecture": "mlp"}, "model.architecture: 'mlp' is not one of fc, conv"),
         ({"likelihood": "poisson"}, "model.likelihood: 'poisson' is not one of bernoulli, gaussian"),
-        ({"beta": 1.0, "beta_norm": 0.1}, "model.beta and model.beta_norm are both given"),
+        ({"beta": 1.0, "beta_norm": 0.1}, "model.beta, model.beta_norm: beta and beta_norm are both given"),
         ({"beta": -1.0}, "model.beta: -1.0"),
         ({"beta": float("nan")}, "model.beta: nan"),
         ({"latent_size": 0}, "model.latent_size: 0"),

@@ -60,8 +60,9 @@ def test_the_curves_hold_every_scored_trial(make_record: MakeRecord) -> None:
     assert {text.get_text() for text in below.texts} == {"untrained 0.05 nats", "beta=1 18.00 nats"}
     assert above.get_ylabel() == "score (L = 4)"
     assert below.get_ylabel() == "KL reached (nats per image)"
-    # M from 2 to 10 on the colour bar, every size another colour, the same in both panels.
-    assert bar.get_ylim() == (1.5, 10.5)
+    # Those M that there are on the colour bar, each of a colour that is the same in both panels.
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["2", "4", "10"]
+    assert bar.get_ylim() == (-0.5, 2.5)
     faces = [{line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"} for axes in (above, below)]
     assert faces[0] == faces[1]
     assert len(faces[0] - {"none"}) == 2

@@ -150,7 +150,7 @@ def test_best_stands_against_chance_and_the_baselines(make_study: MakeStudy, mak
     study = make_study([lucky, make_record(1, score=0.5)], controls)
     text = printed(tables.best(study))
     assert max(map(len, text.splitlines())) <= 80
-    assert "best is trial 0" in text
+    assert "best so far is trial 0" in text
     assert "β 32.1, β_norm 0.0784, M 10" in text
     assert re.search(r"β +KL \(nats\) +M +score \(L = 4\) +MIG +not represented", text)
     assert re.search(r"trial 0 +32\.1 +7\.50 +10 +91\.0% ± 4\.0 +12\.5% +rotation", text)
@@ -181,7 +181,25 @@ def test_the_best_that_misses_no_factor_is_named_beside_it(make_study: MakeStudy
 
 
 def test_a_study_without_a_finished_trial_has_no_best(make_study: MakeStudy, make_record: MakeRecord) -> None:
-    assert "no trial has finished yet" in printed(tables.best(make_study([make_record(0, "running", step=100)], [])))
+    study = make_study([make_record(0, "running", step=100)], [])
+    text = words(printed(tables.best(study)))
+    assert "no trial has finished yet (interrupted; go on with: bvae-tune resume runs/shapes-1)" in text
+    with folder.driver_lock(study.path):
+        assert f"no trial has finished yet (running, driven by {study.driver})" in words(printed(tables.best(study)))
+
+
+def test_the_best_of_an_unfinished_study_is_so_far(make_study: MakeStudy, make_record: MakeRecord) -> None:
+    study = make_study([make_record(0), make_record(1, "pruned", step=100), make_record(2, "running", step=100)], [])
+    heading = "shapes-1: best so far is trial 0, after 2 of 9 trials"
+    assert f"{heading} (interrupted; go on with: " in words(printed(tables.best(study)))
+    assert re.search(r"trial 2 +interrupted ", printed(tables.trials_table(study.trials)))
+    with folder.driver_lock(study.path):
+        assert f"{heading} (running, driven by " in words(printed(tables.best(study)))
+        assert re.search(r"trial 2 +running ", printed(tables.trials_table(study.trials)))
+    study.searched.tell(2, state=TrialState.FAIL)
+    for number in range(3, 9):
+        _store(study.searched, make_record(number))
+    assert "shapes-1: best is trial 0 " in words(printed(tables.best(study)))
 
 
 def test_a_score_that_did_not_converge_says_so(make_study: MakeStudy, make_record: MakeRecord) -> None:
@@ -213,8 +231,14 @@ def test_a_collapsed_best_says_so(make_study: MakeStudy, make_record: MakeRecord
     assert record.result is not None
     off = dataclasses.replace(record, result=dataclasses.replace(record.result, kl_per_latent=((0.001, 0.002),)))
     study = make_study([off], [])
-    assert "All its latents are switched off" in words(printed(tables.best(study)))
-    _store(study.searched, make_record(1, score=0.9))
+    told = "every latent switched off (each KL below 0.01 nats per image)"
+    assert f"It has {told}, as has every trial that ended" in words(printed(tables.best(study)))
+    _store(study.searched, make_record(1, score=0.4))
+    text = words(printed(tables.best(study)))
+    assert "best so far is trial 1" in text
+    assert f"trial 0 scores 50.0% with {told}: it is not counted." in text
+    assert [row["collapsed"] for row in study.rows()] == [True, False]
+    _store(study.searched, make_record(2, score=0.9))
     assert "switched off" not in words(printed(tables.best(study)))
 
 

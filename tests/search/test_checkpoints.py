@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bvae_tune.search.checkpoints import CheckpointFolder
+from bvae_tune.search.checkpoints import CheckpointFolder, Latest
 from bvae_tune.search.records import TrialRecord, TrialResult
 from bvae_tune.search.storage import WEIGHTS, sees
 
@@ -35,11 +35,11 @@ def test_two_latest_stay_while_a_trial_runs_and_the_weights_after_it(
     root = tmp_path / place
     root.mkdir()
     folder = CheckpointFolder(str(root), "trials/00000")
-    assert folder.latest() is None
+    assert folder.latest() == Latest(None, ())
     for step in (100, 200, 1000):
         save(folder, result, step)
     assert files(root) == ["step-0000000200.safetensors", "step-0000001000.safetensors"]
-    latest = folder.latest()
+    latest = folder.latest().checkpoint
     assert latest is not None
     assert latest.result == dataclasses.replace(result, step=1000)
     assert not latest.final
@@ -47,7 +47,7 @@ def test_two_latest_stay_while_a_trial_runs_and_the_weights_after_it(
 
     save(folder, result, 2000, final=True)
     assert files(root) == [WEIGHTS]
-    last = folder.latest()
+    last = folder.latest().checkpoint
     assert last is not None
     assert last.final
     assert last.result.step == 2000
@@ -61,10 +61,11 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(tmp_path: Path, resu
     newest = tmp_path / "trials/00000/step-0000000200.safetensors"
     newest.write_bytes(newest.read_bytes()[:left])
     found = folder.latest()
-    assert found is not None
-    assert found.result.step == 100
-    (tmp_path / "trials/00000/step-0000000100.safetensors").write_bytes(b"")
-    assert folder.latest() is None
+    assert found.checkpoint is not None
+    assert (found.checkpoint.result.step, found.damaged) == (100, (newest.name,))
+    older = tmp_path / "trials/00000/step-0000000100.safetensors"
+    older.write_bytes(b"")
+    assert folder.latest() == Latest(None, (newest.name, older.name))
 
 
 def test_truncated_weights_give_way_to_a_checkpoint(tmp_path: Path, result: TrialResult) -> None:
@@ -73,7 +74,7 @@ def test_truncated_weights_give_way_to_a_checkpoint(tmp_path: Path, result: Tria
     weights = tmp_path / "trials/00000" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-5])
     save(folder, result, 100)
-    found = folder.latest()
+    found = folder.latest().checkpoint
     assert found is not None
     assert (found.result.step, found.final) == (100, False)
 
@@ -82,7 +83,7 @@ def test_drafts_of_a_killed_worker_are_dropped(tmp_path: Path, result: TrialResu
     folder = CheckpointFolder(str(tmp_path), "trials/00000")
     save(folder, result, 100)
     (tmp_path / "trials/00000/step-0000000200.safetensors.77.draft").write_bytes(b"half")
-    assert folder.latest() is not None
+    assert folder.latest().checkpoint is not None
     assert len(files(tmp_path)) == 2  # who only reads leaves a draft alone, which may be in the making
     save(folder, result, 300)
     assert files(tmp_path) == ["step-0000000100.safetensors", "step-0000000300.safetensors"]

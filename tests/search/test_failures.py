@@ -48,6 +48,11 @@ def test_failed_trials_have_their_reason_and_the_study_goes_on(
     assert outcome.returncode == 1  # nothing came of the run
     assert re.fullmatch(r"error: .*all 2 trials failed; the first: .*not finite.*\n", outcome.stderr)
     assert "Traceback" not in outcome.stdout
+    assert "no finished trial yet" not in outcome.stdout.splitlines()[-1]
+    for command in ("best", "traverse", "evaluate", "confirm"):
+        refused = invoke(command, tmp_path / "hopeless")
+        assert "all 2 trials failed; the first: " in refused.stderr
+        assert refused.returncode == (1 if command == "best" else 2)
     failed = Study.open(tmp_path / "hopeless").trials
     assert [trial.state for trial in failed] == ["failed", "failed"]
     assert all("learning rate" in (trial.reason or "") for trial in failed)
@@ -55,7 +60,10 @@ def test_failed_trials_have_their_reason_and_the_study_goes_on(
 
 @pytest.mark.parametrize(
     ("key", "values", "when"),
-    [("training.batch_size", [10**14, 16], "at step 0"), ("model.widths", [[10**13], [16]], "tried to allocate")],
+    [
+        ("training.batch_size", [10**14, 16], "at step 0"),
+        ("model.widths", [[10**6] * 2, [16]], "4,000.0 GB asked for at once"),
+    ],
 )
 def test_a_trial_that_no_memory_can_hold_fails_with_its_reason_and_the_study_goes_on(
     make_space: MakeSpace, tmp_path: Path, key: str, values: list[Any], when: str

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from bvae_tune.errors import InputError
-from bvae_tune.search.runner import resume
+from bvae_tune.search.runner import SearchInterrupted, resume, search
 from bvae_tune.search.study import Study
 
 MakeSpace = Callable[..., dict[str, Any]]
@@ -69,6 +75,26 @@ def test_a_full_disk_ends_the_search_and_loses_nothing(
     assert resumed == f"resumed: {['complete'] * 3} {['complete'] * 2}"
 
 
+@contextmanager
+def interrupt_at(file: Path) -> Iterator[None]:
+    """Ctrl-C to this process as soon as the file is there."""
+    over = threading.Event()
+
+    def wait() -> None:
+        while not over.wait(0.02):
+            if file.exists():
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("embedded_ray")
 def test_an_interrupt_is_130_stops_cleanly_and_names_the_way_on(
@@ -101,7 +127,7 @@ def test_an_interrupt_is_130_stops_cleanly_and_names_the_way_on(
     study = Study.open(path)
     assert study.driver is None
     assert all("end" in session for session in study.sessions)
-    unfinished = [record for record in (*study.controls, *study.trials) if record.state == "running"]
+    unfinished = [record for record in (*study.controls, *study.trials) if record.state == "interrupted"]
     assert len(unfinished) == 1
     assert (path / "results.parquet").exists()
     if number == signal.SIGINT:
@@ -109,3 +135,40 @@ def test_an_interrupt_is_130_stops_cleanly_and_names_the_way_on(
         assert [trial.state for trial in finished.trials] == ["complete"] * 3
         assert [record.state for record in finished.controls] == ["complete"] * 2
         assert len(finished.sessions) == 2
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_a_trial_whose_checkpoints_are_damaged_begins_anew_before_all_eyes(
+    space_file: Path, tmp_path: Path, invoke: Callable[..., CompletedProcess[str]]
+) -> None:
+    whole = search(space_file, ["search.trials=1"], name="whole", storage=tmp_path)
+    path = tmp_path / "study"
+    with pytest.raises(SearchInterrupted), interrupt_at(path / "trials/00000/step-0000000100.safetensors"):
+        search(space_file, ["search.trials=1"], name="study", storage=tmp_path)
+    study = Study.open(path)
+    (stopped,) = study.trials
+    assert stopped.state == "interrupted"
+    step = study.checkpoint(stopped).result.step
+    assert f"trial 0 (unfinished, at step {step})" in invoke("evaluate", path, "--trial", "0").stdout
+    refused = invoke("traverse", path)
+    assert refused.returncode == 2
+    assert "no trial has finished yet (interrupted; go on with: " in refused.stderr
+    assert refused.stderr.endswith("; there are weights of --trial 0 or --trial beta=1\n")
+
+    damaged = sorted(path.glob("trials/00000/step-*.safetensors"), reverse=True)
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:-1])
+    refused = invoke("traverse", path, "--trial", "0")
+    assert refused.returncode == 1
+    assert f"are cut short or damaged ({damaged[0].name}, {damaged[1].name}, in " in refused.stderr
+    told, record = io.StringIO(), path / "optuna.journal"
+    known = record.stat().st_size
+    resumed = resume(path, console=Console(file=told, width=400))
+    assert f"\ntrial 0: {damaged[0].name}, {damaged[1].name} cut short or damaged: began anew\n" in told.getvalue()
+    written = map(json.loads, record.read_bytes()[known:].splitlines())
+    steps = [line["user_attr"]["result"]["step"] for line in written if "result" in line.get("user_attr", {})]
+    assert steps == list(range(20, 601, 20))  # the record shows where it is, though it had been further
+    (again,), (expected,) = resumed.trials, whole.trials
+    assert (again.score, again.intermediate) == (expected.score, expected.intermediate)
+    assert again.result is not None
+    assert again.result.notice in told.getvalue()

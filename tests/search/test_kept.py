@@ -20,7 +20,7 @@ from bvae_tune.models.networks import Codes
 from bvae_tune.search import runner
 from bvae_tune.search.checkpoints import CheckpointFolder
 from bvae_tune.search.kept import _meanings, evaluate, traverse
-from bvae_tune.search.records import TrialRecord
+from bvae_tune.search.records import State, TrialRecord
 from bvae_tune.search.storage import WEIGHTS
 from bvae_tune.search.study import Study
 from bvae_tune.search.task import TrialTask
@@ -78,13 +78,14 @@ def test_evaluation_is_that_of_the_trained_bank(trained: tuple[Study, TrialRecor
     labels = load_labels(study.config.labels, store)
     codes = encode_labelled(bank, store, labels)
     expected = score(codes, labels, study.config.metric, study.config.protocol, study.config.search.seed)
-    assert evaluate(study, record).to_dict() == expected.to_dict()
+    found = evaluate(study, record)
+    assert (found.step, found.final, found.score.to_dict()) == (300, True, expected.to_dict())
     assert record.result is not None
     assert record.result.score.to_dict() == expected.to_dict()
     other = load_space(study.config, ["metric.pairs=3", "labels.count=60"])
     labels = load_labels(other.labels, store)
     expected = score(encode_labelled(bank, store, labels), labels, other.metric, other.protocol, other.search.seed)
-    assert evaluate(study, record, ["metric.pairs=3", "labels.count=60"]).to_dict() == expected.to_dict()
+    assert evaluate(study, record, ["metric.pairs=3", "labels.count=60"]).score.to_dict() == expected.to_dict()
 
 
 def test_a_traversal_moves_one_latent_at_a_time(trained: tuple[Study, TrialRecord, Bank]) -> None:
@@ -158,8 +159,15 @@ def test_a_checkpoint_of_a_trial_that_has_not_ended(trained: tuple[Study, TrialR
     assert (newest.final, newest.result.step) == (False, 301)
     assert newest.weights.keys() == bank.weights().keys()
     for file in (None, "step-0000000300.safetensors"):
-        assert evaluate(study, record, file=file).to_dict() == ended.result.score.to_dict()
-        assert traverse(study, record, file=file).replica == traverse(study, record).replica
+        found, traversed = evaluate(study, record, file=file), traverse(study, record, file=file)
+        assert (found.final, found.score.to_dict()) == (False, ended.result.score.to_dict())
+        assert (traversed.step, traversed.final) == (found.step, False) == (300 if file else 301, False)
+        assert traversed.replica == traverse(study, record).replica
+    for name in ("step-0000000300.safetensors", "step-0000000301.safetensors"):
+        file = study.path / "trials/00000" / name
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(RunError, match=r"trial 0: its checkpoints are .* damaged \(step-0000000301.*, step-0000000300"):
+        traverse(study, record)
 
 
 def test_a_random_image_is_that_of_its_seed(trained: tuple[Study, TrialRecord, Bank]) -> None:
@@ -189,6 +197,21 @@ def test_what_cannot_be_asked(trained: tuple[Study, TrialRecord, Bank]) -> None:
         evaluate(study, record, ["training.steps=3"])
     with pytest.raises(InputError, match="0 to 107"):
         traverse(study, record, image=108)
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("complete", "not kept; search.keep_models is 3"),
+        ("pruned", "not kept; of pruned and failed trials"),
+        ("interrupted", "no checkpoint yet"),
+    ],
+)
+def test_why_there_are_no_weights(trained: tuple[Study, TrialRecord, Bank], state: State, why: str) -> None:
+    study, record, _ = trained
+    (study.path / "trials/00000" / WEIGHTS).unlink()
+    with pytest.raises(InputError, match=f"trial 0: .*{why}"):
+        study.checkpoint(dataclasses.replace(record, state=state))
 
 
 def test_weights_that_cannot_be_read(trained: tuple[Study, TrialRecord, Bank]) -> None:

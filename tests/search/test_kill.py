@@ -144,7 +144,7 @@ def check_interrupted(study: Study, ended_before: dict[tuple[str, int], TrialRec
     """After a kill: no ended trial has changed, and no report is recorded that its checkpoint does not hold."""
     ended = finished(study)
     assert {key: ended[key] for key in ended_before} == ended_before
-    unfinished = [record for record in (*study.controls, *study.trials) if record.state == "running"]
+    unfinished = [record for record in (*study.controls, *study.trials) if record.state == "interrupted"]
     assert len(unfinished) <= at_once
     for record in unfinished:
         place = f"{'trials' if record.kind == 'search' else 'controls'}/{record.number:05d}"

@@ -81,7 +81,21 @@ def test_a_truncated_checkpoint_costs_one_interval_and_changes_nothing(make_task
     newest.write_bytes(newest.read_bytes()[:1000])
     results = to_the_end(TrialRun(task, TrialData()))
     assert [result.step for result in results] == [10, 20, 30]
-    assert numbers(results[-1]) == expected
+    assert numbers(results[-1]) == expected | {"notice": f"{newest.name} cut short or damaged: went on from step 10"}
+
+
+def test_a_trial_whose_checkpoints_are_all_damaged_begins_anew_and_says_so(make_task: MakeTask) -> None:
+    expected = [numbers(result) for result in to_the_end(TrialRun(make_task(folder="trials/00001"), TrialData()))]
+    task = make_task()
+    killed = TrialRun(task, TrialData())
+    killed.advance()
+    killed.advance()
+    names = ["step-0000000020.safetensors", "step-0000000010.safetensors"]
+    for name in names:
+        Path(task.study, task.folder, name).write_bytes(b"")
+    notice = f"{', '.join(names)} cut short or damaged: began anew"
+    results = to_the_end(TrialRun(task, TrialData()))
+    assert [numbers(result) for result in results] == [each | {"notice": notice} for each in expected]
 
 
 def test_an_untrained_trial_is_one_report_at_step_0(make_task: MakeTask) -> None:
@@ -102,7 +116,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial_and_keeps_its_checkpoint(make_
     assert run.advance()[0].step == 10
     with pytest.raises(NotFiniteError, match="not finite at step 20"):
         run.advance()
-    latest = CheckpointFolder(task.study, task.folder).latest()
+    latest = CheckpointFolder(task.study, task.folder).latest().checkpoint
     assert latest is not None
     assert latest.result.step == 10
 
