@@ -350,6 +350,7 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
     def fail(message: str, *paths: KeyPath) -> None:
         raise InputError(f"{file.where(file.named_last(*paths))}: {message}")
 
+    keys: tuple[KeyPath, ...]
     given = [key for key in ("beta", "beta_norm") if getattr(model, key) is not None]
     searched = [key for key in ("beta", "beta_norm") if full_key(key) in space]
     if len(searched) == 2:
@@ -359,7 +360,8 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
         keys = (("model", given[0]), ("space", paths[full_key(searched[0])]))
         fail(f"{searched[0]} is searched; {given[0]} follows from it, so take {given[0]} out", *keys)
     if not given and not searched and model.has_beta and model.default_beta is None:
-        fail("give beta or beta_norm, or search one of them", ("model",))
+        keys = (("model",), ("model", "beta"), ("model", "beta_norm"), ("space", "beta"), ("space", "beta_norm"))
+        fail("give beta or beta_norm, or search one of them", *keys)
     if not model.has_beta and "beta=1" in search.baselines:
         no_beta = f"{model.architecture} has no β to set to 1; search.baselines: give [untrained] or []"
         fail(no_beta, ("search", "baselines"), ("model", "architecture"))
@@ -398,7 +400,8 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
     if config.resources.trials_per_bank > 1:
         together = ("resources", "trials_per_bank")
         if search.sampler != "grid" or search.pruner != "none":
-            fail("trials share a bank in a grid without a pruner only: sampler grid, pruner none", together)
+            only = "trials share a bank in a grid without a pruner only: sampler grid, pruner none"
+            fail(f"{only}, or trials_per_bank 1", together, ("search", "sampler"), ("search", "pruner"))
         if list(space)[-1] not in (full_key("beta"), full_key("beta_norm")):
             fail("trials that share a bank differ in β alone: name it as the last key of space", together)
     if search.min_resource is not None and "training.steps" not in space and search.min_resource > training.steps:

@@ -36,8 +36,8 @@ class SpaceFile:
 
     def named_last(self, *paths: KeyPath) -> KeyPath:
         """Which of the keys that do not go together is to be blamed: the one set last, else the first."""
-        settings = list(self.overridden)
-        return max(paths, key=lambda path: settings.index(path) if path in settings else -1)
+        settings = list(enumerate(self.overridden))
+        return max(paths, key=lambda path: max((i for i, key in settings if path[: len(key)] == key), default=-1))
 
     def where(self, path: KeyPath) -> str:
         """`shapes.yaml, line 4, training.steps` or `--set training.steps=x`, for the start of a message."""
@@ -157,5 +157,7 @@ def override(file: SpaceFile, settings: Sequence[str]) -> None:
                 raise InputError(f"--set {setting}: {part} is not a group of keys")
             target = inner
         target[parts[-1]] = value
-        file.overridden.pop(parts, None)  # the order is that of the settings in force
+        # Of those in force only, in the order of their last mention.
+        for older in [key for key in file.overridden if key[: len(parts)] == parts]:
+            del file.overridden[older]
         file.overridden[parts] = setting

@@ -22,6 +22,11 @@ def counted(number: float, what: str) -> str:
     return f"{number:g} {what}" + ("" if number == 1 else "s")
 
 
+def size(count: float) -> str:
+    """Bytes as `4,000.0 GB` or, below one of these, `0.3 MB`."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def percent(share: float | None) -> str:
     """A share in [0, 1] as `72.3%`; a dash where there is none."""
     return "–" if share is None else f"{100 * share:.1f}%"

@@ -72,7 +72,9 @@ def traverse(
 
 
 def _label(record: TrialRecord, found: Evaluation | Traversal) -> str:
-    return record.label if found.final else f"{record.label} (unfinished, at step {found.step})"
+    if found.final:
+        return record.label
+    return f"{record.label} ({'failed after' if record.state == 'failed' else 'unfinished, at'} step {found.step})"
 
 
 def tensorboard(

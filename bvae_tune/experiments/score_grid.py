@@ -57,6 +57,7 @@ class ScoreGrid:
         replicas: (2, S, B) the lowest and the highest score of a replica.
         reconstruction: (S, B) nats per image.
         kl: (S, B) nats per image.
+        collapsed: (S, B) bool, every latent is switched off (see `TrialResult.collapsed`).
         dimensions: N.
         pairs: L of the scores.
         chance: of the scores.
@@ -69,15 +70,17 @@ class ScoreGrid:
     replicas: npt.NDArray[np.float64]
     reconstruction: npt.NDArray[np.float64]
     kl: npt.NDArray[np.float64]
+    collapsed: npt.NDArray[np.bool_]
     dimensions: int
     pairs: int
     chance: float
 
     @property
     def peaks(self) -> npt.NDArray[np.int64]:
-        """(S,) position of the best β_norm for each M; -1 where no trial of that M has finished."""
+        """(S,) position of the best β_norm for each M, collapsed codes last; -1 where no trial of it has finished."""
         known = ~np.isnan(self.scores).all(axis=1)
-        return np.where(known, np.where(np.isnan(self.scores), -1.0, self.scores).argmax(axis=1), -1)
+        ranks = np.where(np.isnan(self.scores), -2.0, self.scores - self.collapsed)
+        return np.where(known, ranks.argmax(axis=1), -1)
 
     @property
     def correlation(self) -> float | None:
@@ -103,6 +106,7 @@ class ScoreGrid:
                 "highest_replica": self.replicas[1][at],
                 "reconstruction": self.reconstruction[at],
                 "kl": self.kl[at],
+                "collapsed": bool(self.collapsed[at]),
                 "best_of_its_latent_size": bool(self.peaks[at[0]] == at[1]),
             }
             for at in np.ndindex(self.scores.shape)
@@ -173,6 +177,7 @@ def read_score_grid(study: Study) -> ScoreGrid:
     # The record has β_norm as it was computed from β and M, to the last bit or not.
     beta_norms = tuple(sorted({_beta_norm(record) for record in finished}))
     scores, spreads, lowest, highest, reconstruction, kl = np.full((6, len(sizes), len(beta_norms)), np.nan)
+    collapsed = np.zeros_like(scores, bool)
     for record in finished:
         assert record.result is not None
         result = record.result
@@ -180,6 +185,7 @@ def read_score_grid(study: Study) -> ScoreGrid:
         scores[at], spreads[at] = result.score.score, result.score.spread
         lowest[at], highest[at] = min(result.score.replica_scores), max(result.score.replica_scores)
         reconstruction[at], kl[at] = np.mean(result.reconstruction), np.mean(result.kl)
+        collapsed[at] = result.collapsed
     return ScoreGrid(
         latent_sizes=sizes,
         beta_norms=beta_norms,
@@ -188,6 +194,7 @@ def read_score_grid(study: Study) -> ScoreGrid:
         replicas=np.stack([lowest, highest]),
         reconstruction=reconstruction,
         kl=kl,
+        collapsed=collapsed,
         dimensions=study.facts["dimensions"],
         pairs=result.score.pairs,
         chance=result.score.chance,

@@ -29,7 +29,7 @@ _WIDTHS_WANTED = {
 FACTOR_LATENTS = {"scale": (0,), "position_x": (1,), "position_y": (2,), "rotation": (3,), "shape": (4, 5, 6, 7, 8)}
 # Table 1. The tenth latent of DC-IGN belongs to no factor; InfoGAN's are five of noise and five codes.
 FIXED_LATENT_SIZE = {"dcign": 10, "infogan": 10}
-# Of a layer: far above any that trains, and below what only a slip of the pen asks for.
+# Of a layer or a code: far above any that trains, and below what only a slip of the pen asks for.
 MOST_UNITS = 1_000_000
 
 
@@ -69,11 +69,11 @@ class ModelConfig:
         if self.likelihood not in ("bernoulli", "gaussian"):
             raise InputError(f"model.likelihood: {self.likelihood!r} is not one of bernoulli, gaussian")
         if self.widths is not None and (not self.widths or min(self.widths) < 1 or max(self.widths) > MOST_UNITS):
-            raise InputError(f"model.widths: {list(self.widths)} must be whole numbers from 1 to {MOST_UNITS:,}")
+            raise InputError(f"model.widths: {list(self.widths)} must be one or more numbers from 1 to {MOST_UNITS:,}")
         if self.architecture in _WIDTHS_WANTED and len(self.layer_widths) != len(TABLE_1_WIDTHS[self.architecture]):
             number, meaning = _WIDTHS_WANTED[self.architecture]
             raise InputError(
-                f"model.widths: {list(self.layer_widths)} has {len(self.layer_widths)} entries; "
+                f"model.widths, model.architecture: {list(self.layer_widths)} has {len(self.layer_widths)} widths; "
                 f"{self.architecture} takes {number}: {meaning}"
             )
         if self.architecture == "infogan" and self.layer_widths[1] % 64:

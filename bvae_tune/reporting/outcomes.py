@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bvae_tune.reporting.tables import information
-from bvae_tune.wording import counted, duration, percent, percent_with_spread
+from bvae_tune.wording import counted, duration, percent, percent_with_spread, size
 
 if TYPE_CHECKING:
     from bvae_tune.metrics.protocol import TrialScore
@@ -33,11 +33,11 @@ def plan_table(plan: Plan) -> RenderableType:
         ("at once", f"{at_once}, each with {counted(place.cpus, 'CPU')}{gpus}"),
         ("a trial", f"{plan.steps:,} steps, {counted(plan.reports, 'report')}"),
         ("parameters", f"{cost.parameters:,} of one replica"),
-        ("memory", f"{_size(cost.memory_bytes)} a {what}, {_size(plan.memory_bytes)} at once; Ray's own not counted"),
-        *([("GPU memory", f"{_size(cost.gpu_bytes)} a {what}, images included")] if cost.gpu_bytes else []),
-        ("images", f"{_size(plan.images_bytes)} on disk, mapped once for all trials of a machine"),
-        ("checkpoint", f"{_size(cost.checkpoint_bytes)}; {_size(cost.weights_bytes)} of weights where they are kept"),
-        ("disk", f"{_size(plan.disk_bytes)} at the end, up to {_size(plan.peak_disk_bytes)} while it runs"),
+        ("memory", f"{size(cost.memory_bytes)} a {what}, {size(plan.memory_bytes)} at once; Ray's own not counted"),
+        *([("GPU memory", f"{size(cost.gpu_bytes)} a {what}, images included")] if cost.gpu_bytes else []),
+        ("images", f"{size(plan.images_bytes)} on disk, mapped once for all trials of a machine"),
+        ("checkpoint", f"{size(cost.checkpoint_bytes)}; {size(cost.weights_bytes)} of weights where they are kept"),
+        ("disk", f"{size(plan.disk_bytes)} at the end, up to {size(plan.peak_disk_bytes)} while it runs"),
         ("step", f"{1000 * cost.seconds_per_step:.1f} ms"),
         ("report", f"{cost.seconds_per_report:.1f} s to evaluate once"),
         (
@@ -46,7 +46,7 @@ def plan_table(plan: Plan) -> RenderableType:
         ),
     ]
     if plan.memory_bytes > plan.memory_free_bytes:
-        beware = f"{_size(plan.memory_bytes)} of memory is more than the {_size(plan.memory_free_bytes)} free here: "
+        beware = f"{size(plan.memory_bytes)} of memory is more than the {size(plan.memory_free_bytes)} free here: "
         rows.append(("beware", beware + "lower resources.concurrent_trials or trials_per_bank"))
     measured = counted(plan.measured_at_once, what) + (" side by side" if plan.measured_at_once > 1 else "")
     note = f"Measured on this machine: a few seconds of {measured}, with the largest sizes that the space allows."
@@ -77,7 +77,3 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

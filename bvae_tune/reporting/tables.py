@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SHOWN_BY_ITSELF = ("beta", "beta_norm", "latent_size")
 BAR = 20  # characters for 100%
+OFF = f"every latent switched off (each KL below {INFORMATIVE_KL} nats per image)"
 
 
 def trials_table(records: Sequence[TrialRecord]) -> RenderableType:
@@ -65,6 +66,9 @@ def trials_table(records: Sequence[TrialRecord]) -> RenderableType:
     if scores:
         units = f"KL in nats per image; scores at L = {scores[0].pairs}, chance {percent(scores[0].chance)}"
         parts.append(Text(units, style="dim"))
+    collapsed = ", ".join(record.label for record in records if record.state == "complete" and record.collapsed)
+    if collapsed:
+        parts.append(Text(f"{OFF[0].upper()}{OFF[1:]}: {collapsed}"))
     for record in records:
         if record.state == "failed":
             parts.append(Text(f"{record.label} failed: {record.reason or 'reason unknown'}", style="red"))
@@ -155,7 +159,7 @@ def best(study: Study) -> RenderableType:
         (command("trials", folder), "every trial"),
         (command("tensorboard", folder), "their curves"),
     ]
-    if not math.isnan(record.beta):  # confirmed against β = 1
+    if not math.isnan(record.beta) and study.driver is None:  # confirmed against β = 1, by a driver
         if len(score.replica_scores) == 1:
             parts.append(Text("One replica per trial: how far its score is luck shows when it is confirmed."))
         commands.insert(0, (command("confirm", folder), "again, on fresh seeds"))
@@ -164,7 +168,7 @@ def best(study: Study) -> RenderableType:
 
 
 def _heading(study: Study, best: TrialRecord, trials: Sequence[TrialRecord]) -> str:
-    if study.finished:
+    if study.trials_finished:
         return f"best is {best.label}"
     over = sum(trial.state in FINISHED for trial in trials)
     return f"best so far is {best.label}, after {over} of {counted(study.trials_wanted, 'trial')} ({study.standing})"
@@ -172,12 +176,12 @@ def _heading(study: Study, best: TrialRecord, trials: Sequence[TrialRecord]) -> 
 
 def _collapse(best: TrialRecord, trials: Sequence[TrialRecord]) -> list[Text]:
     """What is to be said of trials whose codes carry nothing."""
-    off = f"every latent switched off (each KL below {INFORMATIVE_KL} nats per image)"
     if best.collapsed:
-        told = f"It has {off}, as has every trial that ended: its score reads what little is left in the means and will"
-        return [Text(f"{told} hardly come back on other seeds. Lower β, or train longer.", style="bold")]
+        told = f"It has {OFF}, as has every trial that ran to its end: its score reads what little is left in the means"
+        return [Text(f"{told} and will hardly come back on other seeds. Lower β, or train longer.", style="bold")]
     higher = [trial for trial in trials if trial.collapsed and (trial.score or 0.0) > (best.score or 0.0)]
-    return [Text(f"{trial.label} scores {percent(trial.score)} with {off}: it is not counted.") for trial in higher]
+    scores = ", ".join(f"{trial.label} {percent(trial.score)}" for trial in higher)
+    return [Text(f"Not counted are those that score higher with {OFF}: {scores}.")] if higher else []
 
 
 def information(shares: Mapping[str, float]) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -77,10 +77,7 @@ class CheckpointFolder:
             raise
         steps = self._steps()
         drafts = [other for other in self._names() if other.endswith(_DRAFT)]
-        for old in (*(steps if final else steps[:-KEPT_WHILE_RUNNING]), *drafts):
-            # A worker that a killed driver left behind may be faster.
-            with suppress(FileNotFoundError):
-                self._fs.delete_file(f"{self._path}/{old}")
+        self.drop([*(steps if final else steps[:-KEPT_WHILE_RUNNING]), *drafts])
 
     def latest(self) -> Latest:
         """The newest whole checkpoint: the final one, else the one of most steps; damaged ones are passed over."""
@@ -104,6 +101,13 @@ class CheckpointFolder:
             return Checkpoint(state, result, json.loads(metadata["final"]))
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path} holds no result ({error})") from error
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Delete these files."""
+        for name in names:
+            # A worker that a killed driver left behind may be faster.
+            with suppress(FileNotFoundError):
+                self._fs.delete_file(f"{self._path}/{name}")
 
     def _steps(self) -> list[str]:
         """Names of the running trial's checkpoints, by step."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.runner import add_control, drive
-from bvae_tune.search.study import Study, TrialRecord
+from bvae_tune.search.study import Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,7 +121,7 @@ def read_confirmation(study: Study) -> Confirmation | None:
         return None
     scores: dict[tuple[str, int], float] = {}
     failed: set[int] = set()
-    for record, attributes in _confirmations(study, best):
+    for record, attributes in study.confirmations(best):
         if record.score is not None:
             scores[attributes["member"], attributes["pair"]] = record.score
         elif record.state == "failed":
@@ -158,7 +158,7 @@ def _enqueue(study: Study, seeds: int) -> None:
     }
     present = {
         (attributes["member"], attributes["pair"])
-        for record, attributes in _confirmations(study, best)
+        for record, attributes in study.confirmations(best)
         if record.state != "failed"
     }
     for pair in range(seeds):
@@ -178,16 +178,6 @@ def _enqueue(study: Study, seeds: int) -> None:
                     pair=pair,
                     trial=best.number,
                 )
-
-
-def _confirmations(study: Study, best: TrialRecord) -> list[tuple[TrialRecord, dict[str, Any]]]:
-    """Confirmations of this trial, with their attributes."""
-    attributes = [trial.user_attrs for trial in study.control_trials.get_trials(deepcopy=False)]
-    return [
-        (record, attributes[record.number])
-        for record in study.controls
-        if record.kind == "confirm" and attributes[record.number]["trial"] == best.number
-    ]
 
 
 def _spread(values: tuple[float, ...]) -> tuple[float, float]:

@@ -163,8 +163,13 @@ def driver_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            (path / _DRIVER).unlink(missing_ok=True)
+            step_down(path)
         lock.release()
+
+
+def step_down(path: Path) -> None:
+    """Be named as the driver no longer, though the lock may still be held: nothing runs any more."""
+    (path / _DRIVER).unlink(missing_ok=True)
 
 
 def holder(path: Path) -> str | None:

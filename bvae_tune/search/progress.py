@@ -75,7 +75,8 @@ class Progress:
             else:
                 totals = {"trial": self._totals["trials"], "control": self._totals["controls"]}
                 told = ", ".join(counted(number, name) for name, number in totals.items() if number)
-                self._line(f"{self._title}: {told}{' (baselines and confirmations)' if totals['control'] else ''}")
+                both = all(totals.values())  # a run that only confirms needs no explanation
+                self._line(f"{self._title}: {told}{' (baselines and confirmations)' if both else ''}")
         return self
 
     def __exit__(
@@ -306,10 +307,8 @@ def last_step(record: TrialRecord) -> int:
 
 
 def last_score(record: TrialRecord) -> float | None:
-    """The final score, or the latest one of a trial that has not finished or was stopped."""
-    if record.score is not None or not record.intermediate:
-        return record.score
-    return record.intermediate[max(record.intermediate)]
+    """The score of the last report; the final one of a trial that has ended."""
+    return record.result.score.score if record.result else None
 
 
 def _key(record: TrialRecord) -> _Key:

@@ -19,7 +19,7 @@ from bvae_tune.errors import InputError, RunError
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.folder import TENSORBOARD, trial_folder
 from bvae_tune.search.pruning import build_pruner, judge
-from bvae_tune.search.records import FINISHED, TrialRecord, TrialResult, read_trial, setting_of
+from bvae_tune.search.records import FINISHED, TrialRecord, TrialResult, objective, read_trial, setting_of
 from bvae_tune.search.sampling import bank_of, draw_parameters
 from bvae_tune.search.study import Study, control_setting, kept_trials
 from bvae_tune.search.task import TrialTask
@@ -143,7 +143,7 @@ class Recorder:
                     news = True
                     self._lost.pop(report["folder"], None)
                 if report["done"]:
-                    self._end(entry, TrialState.COMPLETE, report["score"])
+                    self._end(entry, TrialState.COMPLETE, objective(_result(report)))
                 elif entry.searched and self._pruned(entry):
                     self._end(entry, TrialState.PRUNED)
             self._show(entry, sharing)
@@ -296,13 +296,13 @@ class Recorder:
         newest checkpoints were damaged the record shows how far it is again.
         """
         stored = entry.stored
-        result = TrialResult.from_dict(json.loads(report["result"]))
+        result = _result(report)
         before = read_trial(stored)
         if result.notice and not (before.result and before.result.notice == result.notice):
             self._tell(f"{before.label}: {result.notice}")
         step = result.step
         if step in stored.intermediate_values:
-            if before.result is None or before.result.step != step:
+            if before.result is None or (before.result.step, before.result.notice) != (step, result.notice):
                 entry.trial.set_user_attr("result", result.to_dict())
             return False
         if self._tensorboard is not None:
@@ -351,15 +351,21 @@ class Recorder:
         self._end(entry, TrialState.FAIL)
 
 
+def _result(report: dict[str, Any]) -> TrialResult:
+    return TrialResult.from_dict(json.loads(report["result"]))
+
+
 def _reopened(record: optuna.Study, number: int, searched: bool) -> _Open:
     return _Open(record, Trial(record, record.get_trials(deepcopy=False)[number]._trial_id), searched)
 
 
 def taking_part(study: Study, searching: bool) -> list[TrialRecord]:
-    """The trials and controls so far of a run: one that only confirms leaves out what a search has ended."""
+    """The trials and controls so far that a run is about; one that only confirms, about confirmations of the best."""
     if searching:
         return [*study.controls, *study.trials]
-    return [control for control in study.controls if control.kind == "confirm" or control.state not in FINISHED]
+    best = study.best
+    confirming = {record.number for record, _ in study.confirmations(best)} if best is not None else set()
+    return [control for control in study.controls if control.number in confirming or control.state not in FINISHED]
 
 
 def tidy(study: Study) -> None:

@@ -56,6 +56,14 @@ class TrialResult:
     notice: str | None = None
     further_losses: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether every latent of every replica is switched off, each KL below INFORMATIVE_KL.
+
+        A code drawn from such a posterior is noise, however well a classifier reads what is left in the means.
+        """
+        return bool(self.kl_per_latent) and max(map(max, self.kl_per_latent)) < INFORMATIVE_KL
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, safe for JSON."""
         return {**asdict(self), "score": self.score.to_dict()}
@@ -119,12 +127,13 @@ class TrialRecord:
 
     @property
     def collapsed(self) -> bool:
-        """Whether every latent of every replica is switched off at the last report, each KL below INFORMATIVE_KL.
+        """Whether its code is at the last report (see `TrialResult.collapsed`)."""
+        return self.result is not None and self.result.collapsed
 
-        A code drawn from such a posterior is noise, however well a classifier reads what is left in the means.
-        """
-        kls = self.result.kl_per_latent if self.result else ()
-        return bool(kls) and max(map(max, kls)) < INFORMATIVE_KL
+
+def objective(result: TrialResult) -> float:
+    """What the sampler is told of a trial that has ended: its score, or chance where its code is collapsed."""
+    return result.score.chance if result.collapsed else result.score.score
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -210,6 +210,7 @@ def drive(
 
 def _leave(study: Study) -> None:
     folder.repair(study.path)
+    folder.step_down(study.path)
     study.write_results()
 
 

@@ -90,8 +90,13 @@ class Study:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to run."""
+        return self.trials_finished and self.controls_finished
+
+    @property
+    def trials_finished(self) -> bool:
+        """Whether no searched trial is left to run."""
         trials = self.trials
-        return len(trials) >= self.trials_wanted and _over(trials) and self.controls_finished
+        return len(trials) >= self.trials_wanted and _over(trials)
 
     @property
     def standing(self) -> str:
@@ -105,11 +110,14 @@ class Study:
     def without_best(self) -> str:
         """Why `best` is None, in words."""
         trials = self.trials
-        if not self.finished or not trials:
-            return f"{self.path}: no trial has finished yet ({self.standing})"
         reasons = [trial.reason for trial in trials if trial.state == "failed"]
-        told = f"all {len(trials)} trials failed" if len(reasons) == len(trials) else "no trial ran to its end"
-        return f"{self.path}: {told}" + (f"; the first: {reasons[0]}" if reasons else "")
+        if not self.trials_finished:
+            told = f"no trial has finished yet ({self.standing})"
+        else:
+            told = "no trial ran to its end"
+        if reasons:
+            told += f"; {len(reasons)} of {len(trials)} failed, the first: {reasons[0]}"
+        return f"{self.path}: {told}"
 
     @property
     def controls_finished(self) -> bool:
@@ -165,21 +173,25 @@ class Study:
             RunError: what there is is damaged or cannot be read.
         """
         from bvae_tune.search.checkpoints import CheckpointFolder  # torch
+        from bvae_tune.training.checkpoint import CheckpointError
 
         kept = CheckpointFolder(str(self.path), folder.trial_folder(record.kind, record.number))
         try:
             return kept.read(file or WEIGHTS)
         except FileNotFoundError:
             found = kept.latest()
+        except CheckpointError as error:
+            raise RunError(f"{record.label}: {error}; bring it back from a copy") from None
         except OSError as error:
             raise RunError(f"{record.label}: its weights cannot be read ({error})") from None
         if found.checkpoint is not None and not file:
             return found.checkpoint
         if found.damaged:
+            files = f"{', '.join(found.damaged)}, in {self.path / folder.trial_folder(record.kind, record.number)}"
+            anew = f", or let the trial begin anew: {command('resume', nearest(self.path))}"
             raise RunError(
-                f"{record.label}: its checkpoints are cut short or damaged ({', '.join(found.damaged)}, in "
-                f"{self.path / folder.trial_folder(record.kind, record.number)}); bring one back from a copy, or "
-                f"let the trial begin anew: {command('resume', nearest(self.path))}"
+                f"{record.label}: its checkpoints are cut short or damaged ({files}); bring one back from a copy"
+                + (anew if record.state == "interrupted" else "")
             )
         raise InputError(f"{record.label}: {self._why_no_weights(record)}")
 
@@ -193,6 +205,15 @@ class Study:
         else:
             why = "of untrained networks and confirmations none are"
         return f"its weights are not kept; {why}"
+
+    def confirmations(self, best: TrialRecord) -> list[tuple[TrialRecord, dict[str, Any]]]:
+        """The controls that confirm this trial, with their attributes (see `bvae_tune.search.confirm`)."""
+        attributes = [trial.user_attrs for trial in self.control_trials.get_trials(deepcopy=False)]
+        return [
+            (record, attributes[record.number])
+            for record in self.controls
+            if record.kind == "confirm" and attributes[record.number]["trial"] == best.number
+        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per trial and control: what `results.parquet` and the trials table hold."""

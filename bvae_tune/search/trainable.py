@@ -82,7 +82,7 @@ class BetaVAETrainable(tune.Trainable):
 
 
 def _report(run: TrialRun) -> dict[str, Any]:
-    """The trial's folder, and step, score, done and the `TrialResult` as JSON; or done with the `reason`."""
+    """The trial's folder, done, and the `TrialResult` as JSON; or done with the `reason`."""
     import torch
 
     from bvae_tune.search.trial_run import NodeError
@@ -101,8 +101,6 @@ def _report(run: TrialRun) -> dict[str, Any]:
         return {**over, "reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     return {
         "folder": run.task.folder,
-        "step": result.step,
-        "score": result.score.score,
         "done": done,
         "result": json.dumps(result.to_dict()),
     }

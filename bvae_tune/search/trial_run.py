@@ -90,6 +90,7 @@ class TrialRun:
         if found.damaged:
             on = f"went on from step {checkpoint.result.step}" if checkpoint else "began anew"
             self._notice = f"{', '.join(found.damaged)} cut short or damaged: {on}"
+            self._checkpoints.drop(found.damaged)  # or they would count as the latest
         if checkpoint is None or not checkpoint.final:
             device = "cuda" if task.gpu else "cpu"
             self._bank = self._share.join(task.model, task.training, store, task.seeds, device)

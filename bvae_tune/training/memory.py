@@ -9,6 +9,8 @@ from functools import cache
 
 import torch
 
+from bvae_tune.wording import size
+
 OUT_OF_MEMORY_ADVICE = (
     "lower training.batch_size, model.widths or resources.trials_per_bank, or run fewer trials at once"
 )
@@ -36,5 +38,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 def out_of_memory_in_words(error: BaseException) -> str:
     """How much was asked for, where the allocator says so in bytes, or its own words; and what to lower."""
     asked = re.search(r"tried to allocate (\d+) bytes", str(error))
-    told = f"{int(asked[1]) / 1e9:,.1f} GB asked for at once" if asked else error
+    told = f"{size(int(asked[1]))} asked for at once" if asked else error
     return f"out of memory ({told}); {OUT_OF_MEMORY_ADVICE}"

@@ -283,10 +283,14 @@ def test_mistakes_in_labels_by_file(cache: Path, chairs: SmallSet, small: ImageS
         (
             f"file,a\n{file},1\nnone.png,2\n",
             store,
-            r"row 2, column 'file': there is no 'none\.png' in rendered_chairs; expected .* such as '0.*png'",
+            r"row 2 below the names, column 'file': there is no 'none\.png' in rendered_chairs; .* such as '0.*png'",
         ),
-        (f"file,a\n{file},1\n,2\n", store, "row 2, column 'file': empty; expected the path"),
-        (f"file,a\n{file},1\n{file},2\n", store, r"row 2, column 'file': '.*png' is there twice, first in row 1"),
+        (f"file,a\n{file},1\n,2\n", store, "row 2 below the names, column 'file': empty; expected the path"),
+        (
+            f"file,a\n{file},1\n{file},2\n",
+            store,
+            r"row 2 below the names, column 'file': '.*png' is there twice, first in row 1",
+        ),
         (f"index,file,a\n0,{file},1\n", store, "columns 'index' and 'file' both say which image it is"),
         ("file\na.png\n", store, "no column besides 'file'"),
         ("filename,a\na.png,1\n", store, r"nor 'file' with their paths; found filename, a; rename 'filename'\?"),

@@ -38,5 +38,5 @@ def test_an_error_names_no_setting_that_nobody_gave(reproduce_here: Reproduce, t
     refused = reproduce_here("fig6", tmp_path, "--set", "training.steps=7")
     assert refused.returncode == 2
     assert refused.stderr == (
-        "error: search space, training.report_every: steps 7 is no multiple of report_every 20; steps 20 would be\n"
+        "error: --set training.steps=7: steps 7 is no multiple of report_every 20; steps 20 would be\n"
     )

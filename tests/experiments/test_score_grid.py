@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +27,8 @@ Reproduce = Callable[..., CompletedProcess[str]]
 def grid(scores: list[list[float]], latent_sizes: tuple[int, ...] = (4, 10, 20)) -> ScoreGrid:
     values = np.array(scores)
     beta_norms = tuple(0.01 * 4.0**power for power in range(values.shape[1]))
-    return ScoreGrid(
-        latent_sizes, beta_norms, values, 0 * values, np.stack([values, values]), values, values, 4096, 4, 0.25
-    )
+    both, nowhere = np.stack([values, values]), np.zeros_like(values, bool)
+    return ScoreGrid(latent_sizes, beta_norms, values, 0 * values, both, values, values, nowhere, 4096, 4, 0.25)
 
 
 def test_peaks_and_their_correlation() -> None:
@@ -37,6 +37,12 @@ def test_peaks_and_their_correlation() -> None:
     assert rising.correlation == pytest.approx(1)
     falling = grid([[0.4, 0.5, 0.9], [0.6, 0.9, 0.5], [0.9, 0.5, 0.4]])
     assert falling.correlation == pytest.approx(-1)
+
+
+def test_a_collapsed_cell_is_the_peak_only_where_all_are() -> None:
+    some = grid([[0.9, 0.5, 0.4], [0.6, 0.5, 0.9]])
+    off = np.array([[True, False, False], [True, True, True]])
+    assert dataclasses.replace(some, collapsed=off).peaks.tolist() == [1, 2]
 
 
 def test_cells_that_are_not_there_take_no_part() -> None:

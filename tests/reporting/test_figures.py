@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -66,6 +67,14 @@ def test_the_curves_hold_every_scored_trial(make_record: MakeRecord) -> None:
     faces = [{line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"} for axes in (above, below)]
     assert faces[0] == faces[1]
     assert len(faces[0] - {"none"}) == 2
+
+
+def test_the_ring_is_round_the_best_and_not_round_a_collapsed_trial(make_record: MakeRecord) -> None:
+    off = make_record(0, beta=64.0, score=0.9)
+    assert off.result is not None
+    off = dataclasses.replace(off, result=dataclasses.replace(off.result, kl_per_latent=((0.001,),)))
+    above = score_and_kl([off, make_record(1, beta=8.0, score=0.7)], [], "shapes").axes[0]
+    assert points(above, size=12) == {(8.0, 0.7)}
 
 
 def test_both_panels_share_a_logarithmic_beta_that_has_1_on_it(make_record: MakeRecord) -> None:

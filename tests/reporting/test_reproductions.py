@@ -33,7 +33,8 @@ def grid() -> ScoreGrid:
     scores = np.array([[0.9, 0.5, 0.4], [0.6, 0.8, np.nan], [0.4, 0.5, 0.7]])
     spreads = np.where(np.isnan(scores), np.nan, 0.02)
     replicas = np.stack([scores - 0.03, scores + 0.02])
-    return ScoreGrid(SIZES, BETA_NORMS, scores, spreads, replicas, 100 * scores, 10 * scores, 4096, 4, 0.25)
+    nowhere = np.zeros_like(scores, bool)
+    return ScoreGrid(SIZES, BETA_NORMS, scores, spreads, replicas, 100 * scores, 10 * scores, nowhere, 4096, 4, 0.25)
 
 
 def test_the_figure_holds_every_cell_and_every_peak(grid: ScoreGrid, make_record: MakeRecord) -> None:

@@ -232,11 +232,12 @@ def test_a_collapsed_best_says_so(make_study: MakeStudy, make_record: MakeRecord
     off = dataclasses.replace(record, result=dataclasses.replace(record.result, kl_per_latent=((0.001, 0.002),)))
     study = make_study([off], [])
     told = "every latent switched off (each KL below 0.01 nats per image)"
-    assert f"It has {told}, as has every trial that ended" in words(printed(tables.best(study)))
+    assert f"It has {told}, as has every trial that ran to its end" in words(printed(tables.best(study)))
     _store(study.searched, make_record(1, score=0.4))
     text = words(printed(tables.best(study)))
     assert "best so far is trial 1" in text
-    assert f"trial 0 scores 50.0% with {told}: it is not counted." in text
+    assert f"Not counted are those that score higher with {told}: trial 0 50.0%." in text
+    assert f"E{told[1:]}: trial 0\n" in printed(tables.trials_table(study.trials), 120)
     assert [row["collapsed"] for row in study.rows()] == [True, False]
     _store(study.searched, make_record(2, score=0.9))
     assert "switched off" not in words(printed(tables.best(study)))

@@ -46,12 +46,12 @@ def test_failed_trials_have_their_reason_and_the_study_goes_on(
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
     outcome = invoke("search", "--space", tmp_path / "space.yaml", "--storage", tmp_path, "--name", "hopeless")
     assert outcome.returncode == 1  # nothing came of the run
-    assert re.fullmatch(r"error: .*all 2 trials failed; the first: .*not finite.*\n", outcome.stderr)
+    assert re.fullmatch(r"error: .*no trial ran to its end; 2 of 2 failed, the first: .*not finite.*\n", outcome.stderr)
     assert "Traceback" not in outcome.stdout
     assert "no finished trial yet" not in outcome.stdout.splitlines()[-1]
     for command in ("best", "traverse", "evaluate", "confirm"):
         refused = invoke(command, tmp_path / "hopeless")
-        assert "all 2 trials failed; the first: " in refused.stderr
+        assert "no trial ran to its end; 2 of 2 failed, the first: " in refused.stderr
         assert refused.returncode == (1 if command == "best" else 2)
     failed = Study.open(tmp_path / "hopeless").trials
     assert [trial.state for trial in failed] == ["failed", "failed"]

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pyarrow import parquet
 from rich.console import Console
 
 from bvae_tune.errors import InputError
@@ -141,10 +142,12 @@ def test_an_interrupt_is_130_stops_cleanly_and_names_the_way_on(
 def test_a_trial_whose_checkpoints_are_damaged_begins_anew_before_all_eyes(
     space_file: Path, tmp_path: Path, invoke: Callable[..., CompletedProcess[str]]
 ) -> None:
-    whole = search(space_file, ["search.trials=1"], name="whole", storage=tmp_path)
+    settings = ["search.trials=1", "training.report_every=60"]
+    whole = search(space_file, settings, name="whole", storage=tmp_path)
     path = tmp_path / "study"
-    with pytest.raises(SearchInterrupted), interrupt_at(path / "trials/00000/step-0000000100.safetensors"):
-        search(space_file, ["search.trials=1"], name="study", storage=tmp_path)
+    with pytest.raises(SearchInterrupted), interrupt_at(path / "trials/00000/step-0000000180.safetensors"):
+        search(space_file, settings, name="study", storage=tmp_path)
+    assert "interrupted" in parquet.read_table(path / "results.parquet").column("state").to_pylist()
     study = Study.open(path)
     (stopped,) = study.trials
     assert stopped.state == "interrupted"
@@ -167,7 +170,7 @@ def test_a_trial_whose_checkpoints_are_damaged_begins_anew_before_all_eyes(
     assert f"\ntrial 0: {damaged[0].name}, {damaged[1].name} cut short or damaged: began anew\n" in told.getvalue()
     written = map(json.loads, record.read_bytes()[known:].splitlines())
     steps = [line["user_attr"]["result"]["step"] for line in written if "result" in line.get("user_attr", {})]
-    assert steps == list(range(20, 601, 20))  # the record shows where it is, though it had been further
+    assert steps == list(range(60, 601, 60))  # the record shows where it is, though it had been further
     (again,), (expected,) = resumed.trials, whole.trials
     assert (again.score, again.intermediate) == (expected.score, expected.intermediate)
     assert again.result is not None

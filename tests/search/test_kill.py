@@ -148,7 +148,7 @@ def check_interrupted(study: Study, ended_before: dict[tuple[str, int], TrialRec
     assert len(unfinished) <= at_once
     for record in unfinished:
         place = f"{'trials' if record.kind == 'search' else 'controls'}/{record.number:05d}"
-        checkpoint = CheckpointFolder(str(study.path), place).latest()
+        checkpoint = CheckpointFolder(str(study.path), place).latest().checkpoint
         trained = checkpoint.result.step if checkpoint else 0
         assert max(record.intermediate, default=0) <= trained
 

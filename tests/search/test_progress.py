@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from collections.abc import Callable
@@ -70,6 +71,17 @@ def test_trials_of_an_earlier_run_are_no_news(make_record: MakeRecord) -> None:
         progress.update([make_record(0, score=0.7), make_record(1, "running", step=200)])
         progress.update([make_record(0, score=0.7), make_record(1, score=0.6)])
     assert [line.split(":")[0] for line in written(console).splitlines()] == ["shapes", "trial 1", "shapes"]
+
+
+def test_the_best_is_no_collapsed_trial(make_record: MakeRecord) -> None:
+    off = make_record(0, score=0.9)
+    assert off.result is not None
+    off = dataclasses.replace(off, result=dataclasses.replace(off.result, kl_per_latent=((0.001,),)))
+    console = plain()
+    with Progress(console, "shapes", 2, 0) as progress:
+        progress.update([off])
+        progress.update([make_record(1, score=0.6)])
+    assert "best 60.0% (L = 4): trial 1" in written(console).splitlines()[-1]
 
 
 def test_a_confirmation_speaks_of_controls_only(make_record: MakeRecord) -> None:

@@ -43,7 +43,7 @@ def test_a_study_of_dcign(space: dict[str, Any], tmp_path: Path) -> None:
     assert best is not None
     assert best.result is not None
     assert np.array(best.result.kl_per_latent).shape == (2, 10)
-    assert evaluate(study, best).to_dict() == best.result.score.to_dict()
+    assert evaluate(study, best).score.to_dict() == best.result.score.to_dict()
     found = traverse(study, best, steps=3)
     assert found.decoded.shape == (10, 3, 1, 64, 64)
     assert found.kl is not None
@@ -72,7 +72,7 @@ def test_a_study_of_infogan(space: dict[str, Any], tmp_path: Path) -> None:
     row = next(row for row in study.rows() if row["number"] == best.number and row["kind"] == "search")
     assert row["generator"] == pytest.approx(np.mean(best.result.further_losses["generator"]))
     assert row["kl"] is None
-    assert evaluate(study, best).to_dict() == best.result.score.to_dict()
+    assert evaluate(study, best).score.to_dict() == best.result.score.to_dict()
     found = traverse(study, best, steps=3)
     assert found.decoded.shape == (5, 3, 1, 64, 64)
     assert found.values == (-1.0, 0.0, 1.0)

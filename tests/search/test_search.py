@@ -170,7 +170,7 @@ def test_a_finished_study_is_extended_and_its_trials_are_not_run_again(own_copy:
 def test_a_confirmation_is_paired_on_fresh_seeds_and_is_only_read_again(own_copy: Path, invoke: Invoke) -> None:
     told = io.StringIO()
     found = confirm(own_copy, seeds=2, console=Console(file=told, width=200))
-    assert told.getvalue().splitlines()[0] == "one: 4 controls (baselines and confirmations)"
+    assert told.getvalue().splitlines()[0] == "one: 4 controls"
     assert "one: 4 of 4 controls after " in told.getvalue()
     study = Study.open(own_copy)
     best = study.best

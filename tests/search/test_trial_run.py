@@ -37,6 +37,11 @@ def to_the_end(run: TrialRun) -> list[TrialResult]:
     return results
 
 
+def step_of(report: dict[str, Any]) -> int:
+    step: int = json.loads(report["result"])["step"]
+    return step
+
+
 def weights(task: TrialTask) -> dict[str, torch.Tensor]:
     return CheckpointFolder(task.study, task.folder).read(WEIGHTS).state
 
@@ -94,7 +99,10 @@ def test_a_trial_whose_checkpoints_are_all_damaged_begins_anew_and_says_so(make_
     for name in names:
         Path(task.study, task.folder, name).write_bytes(b"")
     notice = f"{', '.join(names)} cut short or damaged: began anew"
-    results = to_the_end(TrialRun(task, TrialData()))
+    begun_anew = TrialRun(task, TrialData())
+    begun_anew.advance()
+    assert [file.name for file in Path(task.study, task.folder).iterdir()] == names[1:]
+    results = to_the_end(TrialRun(task, TrialData()))  # another kill costs no more than ever
     assert [numbers(result) for result in results] == [each | {"notice": notice} for each in expected]
 
 
@@ -156,12 +164,12 @@ def test_the_trainable_serves_one_task_after_another_without_ray(
     steps = [trainable.step() for _ in range(3)]
     assert [step["done"] for step in steps] == [False, False, True]
     reports = [report for step in steps for report in step["reports"]]
-    assert [(report["step"], report["done"]) for report in reports] == [(10, False), (20, False), (30, True)]
+    assert [(step_of(report), report["done"]) for report in reports] == [(10, False), (20, False), (30, True)]
     final = TrialResult.from_dict(json.loads(reports[-1]["result"]))
-    assert final.score.score == reports[-1]["score"]
+    assert 0 < final.score.score <= 1
 
     assert trainable.reset_config({"tasks": (make_task(folder="trials/00001", threads=2),)}) is True
-    assert trainable.step()["reports"][0]["step"] == 10
+    assert step_of(trainable.step()["reports"][0]) == 10
     assert torch.get_num_threads() == 2
     assert trainable.reset_config({"tasks": (make_task(folder="trials/00002"),)}) is True
     trainable.step()
@@ -229,7 +237,7 @@ def test_a_trial_of_a_bank_whose_folder_is_lost_is_raised_when_the_others_are_do
     Path(tasks[1].study, tasks[1].folder).write_text("a file where the folder should be")
     trainable = BetaVAETrainable({"tasks": tasks})
     steps = [trainable.step() for _ in range(3)]
-    assert [[(report["step"], report["done"]) for report in step["reports"]] for step in steps] == [
+    assert [[(step_of(report), report["done"]) for report in step["reports"]] for step in steps] == [
         [(10, False), (10, False)],
         [(20, False), (20, False)],
         [(30, True), (30, True)],
