@@ -359,6 +359,9 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
     if given and searched and given != searched:
         keys = (("model", given[0]), ("space", paths[full_key(searched[0])]))
         fail(f"{searched[0]} is searched; {given[0]} follows from it, so take {given[0]} out", *keys)
+    if given and given == searched:
+        keys = (("model", given[0]), ("space", paths[full_key(given[0])]))
+        fail(f"{given[0]} is searched, so that the one given is of no effect; take one of the two out", *keys)
     if not given and not searched and model.has_beta and model.default_beta is None:
         keys = (("model",), ("model", "beta"), ("model", "beta_norm"), ("space", "beta"), ("space", "beta_norm"))
         fail("give beta or beta_norm, or search one of them", *keys)

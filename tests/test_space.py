@@ -144,6 +144,8 @@ def test_an_unknown_name_lists_the_packaged_ones() -> None:
         ("latent_size: {int", "model.architecture: {int", ["line 13, space.model.architecture", "not possible"]),
         ("latent_size: {int", "beta_norm: {int", ["line 13, space.beta_norm", "both searched"]),
         ("latent_size: 4", "beta_norm: 1", ["line 6, model.beta_norm", "beta is searched", "take beta_norm out"]),
+        ("latent_size: 4", "beta: 1", ["line 6, model.beta", "beta is searched", "of no effect"]),
+        ("learning_rate: 2e-3", "learning_rate: .inf", ["line 8, training.learning_rate", "and finite"]),
         ("latent_size: 4", "beta: 1\n  beta_norm: 1", ["line 6, model.beta", "beta_norm are both given"]),
         ("trials: 3", "trials: 0", ["line 14, search.trials", "0 must be at least 1"]),
         ("trials: 3", "sampler: grid", ["line 12, space.beta", "the grid sampler needs lists"]),
@@ -280,8 +282,9 @@ def test_every_key_of_model_and_training_can_be_searched(tmp_path: Path) -> None
         if key == "model.beta_norm":
             continue
         body = yaml.safe_dump({"categorical": [value]}, default_flow_style=True)
-        searched = load_space(config, [f"space.{key}={body}"])
-        assert getattr(getattr(searched, room), name) == getattr(getattr(config, room), name)
+        given = ["model.beta=null"] if key == "model.beta" else []  # β is given or searched
+        searched = load_space(config, [f"space.{key}={body}", *given])
+        assert getattr(getattr(searched, room), name) == (None if given else getattr(getattr(config, room), name))
         assert configure(searched, {key: searched.space[key].choices[0]}) == (config.model, config.training)
         assert full_key(short_key(key)) == key
 

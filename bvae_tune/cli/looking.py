@@ -33,7 +33,7 @@ def evaluate(
         return
     from bvae_tune.reporting.outcomes import score_table
 
-    console().print(score_table(_label(record, found), found.score))
+    console().print(score_table(_label(record, found), found.score, found.collapsed))
 
 
 def traverse(

@@ -42,12 +42,13 @@ def status(run: Run, storage: Storage = STORAGE, as_json: Json = False) -> None:
 def best(run: Run, storage: Storage = STORAGE, as_json: Json = False) -> None:
     """The best β, β_norm and M, against chance, the untrained network and β = 1, and what it represents."""
     from bvae_tune.reporting.tables import best as table
+    from bvae_tune.search.confirm import read_confirmation
 
     study = _open(run, storage)
     if study.finished and study.best is None:
         raise RunError(study.without_best)
     if not as_json:
-        console().print(table(study))
+        console().print(table(study, read_confirmation(study)))
         return
     baselines = [row for row in study.rows() if row["kind"] == "baseline"]
     print_json(
@@ -58,6 +59,7 @@ def best(run: Run, storage: Storage = STORAGE, as_json: Json = False) -> None:
             "best": _row(study.best),
             "best_complete": _row(study.best_complete),
             "baselines": baselines,
+            "confirmation": confirmed.to_dict() if (confirmed := read_confirmation(study)) else None,
         }
     )
 

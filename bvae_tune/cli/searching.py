@@ -64,13 +64,18 @@ def confirm(
     from bvae_tune.reporting.tables import confirmation
     from bvae_tune.search.confirm import confirm as run_confirmation
     from bvae_tune.search.runs import find_run
+    from bvae_tune.search.study import Study
 
-    out = console()
-    found = run_confirmation(find_run(run, storage), seeds, address=address, console=None if as_json else out)
+    out, path = console(), find_run(run, storage)
+    found = run_confirmation(path, seeds, address=address, console=None if as_json else out)
+    study = Study.open(path)
+    curve = _draw(study)
     if as_json:
         print_json(found.to_dict())
-    else:
-        out.print(confirmation(found))
+        return
+    out.print(confirmation(found))
+    if curve is not None:
+        out.print(f"Score and KL against β: {curve}", soft_wrap=True)
 
 
 def plan(
@@ -100,14 +105,22 @@ def plan(
 
 
 def _show(out: Console, study: Study) -> None:
-    from bvae_tune.reporting.figures import score_and_kl, write_png
     from bvae_tune.reporting.tables import best
+    from bvae_tune.search.confirm import read_confirmation
+
+    curve = _draw(study)
+    out.print(best(study, read_confirmation(study)))
+    if curve is not None:
+        out.print(f"Score and KL against β: {curve}", soft_wrap=True)
+
+
+def _draw(study: Study) -> Path | None:
+    """The picture of score and KL against β, drawn anew; None for models without β."""
+    from bvae_tune.reporting.figures import score_and_kl, write_png
 
     trials, controls = study.trials, study.controls
+    if all(math.isnan(record.beta) for record in (*trials, *controls)):
+        return None
     curve: Path = study.path / CURVE
-    has_beta = not all(math.isnan(record.beta) for record in (*trials, *controls))
-    if has_beta:
-        write_png(score_and_kl(trials, controls, f"{study.name}: score and KL of each trial against β"), curve)
-    out.print(best(study))
-    if has_beta:
-        out.print(f"Score and KL against β: {curve}", soft_wrap=True)
+    write_png(score_and_kl(trials, controls, f"{study.name}: score and KL of each trial against β"), curve)
+    return curve

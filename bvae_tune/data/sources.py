@@ -37,6 +37,9 @@ from bvae_tune.errors import InputError
 
 Source = Literal["shapes", "npz", "arrow", "folder", "celeba", "table"]
 SOURCES: Final[tuple[str, ...]] = get_args(Source)
+_LARGEST: Final = (
+    1024  # pixels of a side: beyond what a network here learns from, and a slip of the pen takes all memory
+)
 _FRAMED: Final = ("folder", "celeba", "table")
 # Part of the cache's names: images must never meet a store that was read of them in another way.
 _READING: Final = 1
@@ -97,8 +100,8 @@ class DatasetConfig:
                     f"dataset.{key}: {getattr(self, key)!r}; the source {self.source} takes no {key}"
                     f" ({', '.join(takes)} do)"
                 )
-        if self.size is not None and self.size < 1:
-            raise InputError(f"dataset.size: {self.size} must be at least 1")
+        if self.size is not None and not 1 <= self.size <= _LARGEST:
+            raise InputError(f"dataset.size: {self.size} must be a whole number from 1 to {_LARGEST:,}")
         if self.channels not in (None, 1, 3):
             raise InputError(f"dataset.channels: {self.channels} must be 1 (grey) or 3 (colour)")
         if self.pattern is not None:

@@ -76,6 +76,7 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
     _style(below, "KL reached (nats per image)")
     below.set_xlabel("β", fontsize=TEXT, color=INK)
     figure.align_ylabels()
+    _ticks(below)
     if finished:
         best = ranked(finished)[0]
         _ring(above, best, best.score or 0.0)
@@ -171,11 +172,17 @@ def _reference_lines(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> Non
         height += 0.06 * axes.get_ylim()[1]  # lines of nearly one height would write over each other
 
 
+def _ticks(axes: Axes) -> None:
+    """Of β: at 1, 2 and 5 of each decade, or at every decade where there are many; both panels share them."""
+    low, high = np.log10(axes.get_xlim())
+    few = high - low <= 4
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=None if few else 12))
+
+
 def _style(axes: Axes, heights: str) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.08)
     axes.axvline(1.0, color="#bbbbbb", linewidth=1.0, zorder=1)  # the ordinary VAE
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(heights, fontsize=TEXT, color=INK)

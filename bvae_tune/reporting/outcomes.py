@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bvae_tune.reporting.tables import information
+from bvae_tune.reporting.tables import OFF, information
 from bvae_tune.wording import counted, duration, percent, percent_with_spread, size
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def plan_table(plan: Plan) -> RenderableType:
     return Group(_pairs(rows), Text(note, style="dim"))
 
 
-def score_table(label: str, score: TrialScore) -> RenderableType:
-    """One evaluation: score against chance, by L and by replica, and what is represented."""
+def score_table(label: str, score: TrialScore, collapsed: bool = False) -> RenderableType:
+    """One evaluation: score against chance, by L and by replica, and what is represented, if the code is in use."""
     rows = [
         ("score", f"{percent_with_spread(score.score, score.spread)} at L = {score.pairs} ({score.classifier})"),
         ("chance", percent(score.chance)),
@@ -64,6 +64,8 @@ def score_table(label: str, score: TrialScore) -> RenderableType:
     if len(score.replica_scores) > 1:
         rows.append(("replicas", ", ".join(map(percent, score.replica_scores))))
         rows.append(("agreement", percent(score.agreement)))
+    if collapsed:
+        rows.append(("switched off", OFF))
     if score.missing:
         rows.append(("not represented", ", ".join(score.missing)))
     rows += [(f"{name} took no part", why) for name, why in score.unusable.items()]

@@ -91,7 +91,8 @@ def status(study: Study) -> RenderableType:
         done = sum(record.state in ("complete", "failed") for record in controls)
         kinds = {"baseline": "baselines", "confirm": "confirmations"}
         named = " and ".join(name for kind, name in kinds.items() if any(record.kind == kind for record in controls))
-        rows.append(("controls", f"{done} of {len(controls)} {named}"))
+        failed = sum(record.state == "failed" for record in controls)
+        rows.append(("controls", f"{done} of {len(controls)} {named}" + (f", {failed} failed" if failed else "")))
     best = study.best
     if best is not None:
         rows.append(("best", f"{_score(best)} in {best.label}: {_where(best)}"))
@@ -103,8 +104,13 @@ def status(study: Study) -> RenderableType:
     return Group(*parts, trials_table(running)) if running else Group(*parts)
 
 
-def best(study: Study) -> RenderableType:
-    """What a study found: the best trial against chance and the baselines, what it represents, where to look next."""
+def best(study: Study, confirmed: Confirmation | None = None) -> RenderableType:
+    """What a study found: the best trial against chance and the baselines, what it represents, where to look next.
+
+    Args:
+        study: any.
+        confirmed: what is known of the best trial on fresh seeds.
+    """
     record = study.best
     if record is None or record.result is None:
         return Text(study.without_best)
@@ -153,6 +159,9 @@ def best(study: Study) -> RenderableType:
             parts.append(Text(f"No trial beats {baseline.label} ({percent(baseline.score)}).", style="bold"))
     if not score.converged:
         parts.append(Text("The classifier of the metric stopped at its iteration bound: read the score with care."))
+    if confirmed is not None:
+        parts.append(Text("Confirmed on fresh seeds, which is what to quote:", style="bold"))
+        parts.append(Padding(confirmation(confirmed), (0, 0, 0, 2), expand=False))
     folder = nearest(study.path)
     commands = [
         (command("traverse", folder), "what its latents do"),
@@ -160,7 +169,7 @@ def best(study: Study) -> RenderableType:
         (command("tensorboard", folder), "their curves"),
     ]
     if not math.isnan(record.beta) and study.driver is None:  # confirmed against β = 1, by a driver
-        if len(score.replica_scores) == 1:
+        if len(score.replica_scores) == 1 and confirmed is None:
             parts.append(Text("One replica per trial: how far its score is luck shows when it is confirmed."))
         commands.insert(0, (command("confirm", folder), "again, on fresh seeds"))
     parts += [Text("Look further:"), Padding(_pairs(commands), (0, 0, 0, 2), expand=False)]
@@ -215,6 +224,8 @@ def confirmation(found: Confirmation) -> RenderableType:
     parts: list[RenderableType] = [table, Text(luck), Text(lead, style="bold")]
     if found.failed:
         parts.append(Text(f"Pairs left out because one of the two failed: {found.failed}.", style="red"))
+    if found.collapsed:
+        parts.append(Text(f"Of trial {found.trial}, retrained, {found.collapsed} have {OFF}.", style="bold"))
     return Group(*parts)
 
 

@@ -32,6 +32,7 @@ class Confirmation:
         baseline: those of β = 1 on the same seeds.
         pairs: L of the scores.
         failed: pairs of which a member failed; they are left out.
+        collapsed: of the best configuration's retrainings, those of which every latent is switched off.
     """
 
     trial: int
@@ -43,6 +44,7 @@ class Confirmation:
     baseline: tuple[float, ...]
     pairs: int
     failed: int
+    collapsed: int
 
     @property
     def leads(self) -> tuple[float, ...]:
@@ -94,7 +96,8 @@ def confirm(
         address, console: as for `search`.
 
     Raises:
-        InputError: fewer than two seeds, no finished trial, a best one without β, or another process drives the study.
+        InputError: fewer than two seeds, no finished trial, a best one without β or of β = 1, or another process
+            drives the study.
         RunError: no pair could be trained; and as for `search`.
         SearchInterrupted: as for `search`.
     """
@@ -106,6 +109,8 @@ def confirm(
     model, _ = study.configuration(study.best)
     if not model.has_beta:
         raise InputError(f"{study.path}: its best trial is an {model.architecture}, which has no β to compare with 1")
+    if study.best.beta == 1:
+        raise InputError(f"{study.path}: its best trial has β = 1 itself, so there is nothing to compare")
     study = drive(study.path, lambda opened: _enqueue(opened, seeds), address=address, console=console, searching=False)
     found = read_confirmation(study)
     if found is None:
@@ -121,9 +126,11 @@ def read_confirmation(study: Study) -> Confirmation | None:
         return None
     scores: dict[tuple[str, int], float] = {}
     failed: set[int] = set()
+    collapsed = 0
     for record, attributes in study.confirmations(best):
         if record.score is not None:
             scores[attributes["member"], attributes["pair"]] = record.score
+            collapsed += record.collapsed and attributes["member"] == BEST
         elif record.state == "failed":
             failed.add(attributes["pair"])
     whole = sorted(pair for member, pair in scores if member == BEST and (BASELINE, pair) in scores)
@@ -139,6 +146,7 @@ def read_confirmation(study: Study) -> Confirmation | None:
         baseline=tuple(scores[BASELINE, pair] for pair in whole),
         pairs=best.result.score.pairs,
         failed=len(failed - set(whole)),
+        collapsed=collapsed,
     )
 
 

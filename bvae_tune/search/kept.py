@@ -40,16 +40,18 @@ class Evaluation:
     Attributes:
         step: training steps behind them.
         final: whether the trial had ended there.
+        collapsed: whether every latent is switched off (see `TrialResult.collapsed`).
         score: of its replicas.
     """
 
     step: int
     final: bool
+    collapsed: bool
     score: TrialScore
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, flat, safe for JSON."""
-        return {"step": self.step, "final": self.final, **self.score.to_dict()}
+        return {"step": self.step, "final": self.final, "collapsed": self.collapsed, **self.score.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ def evaluate(study: Study, record: TrialRecord, settings: Sequence[str] = (), fi
     checkpoint = study.checkpoint(record, file)
     codes = encode_labelled(_load(study, record, store, checkpoint), store, labels)
     again = score(codes, labels, config.metric, config.protocol, config.search.seed)
-    return Evaluation(checkpoint.result.step, checkpoint.final, again)
+    result = checkpoint.result
+    return Evaluation(result.step, checkpoint.final, result.collapsed, again)
 
 
 def traverse(

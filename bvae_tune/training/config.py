@@ -50,7 +50,7 @@ class TrainingConfig:
             if getattr(self, name) not in allowed:
                 raise InputError(f"training.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"training.learning_rate: {self.learning_rate} must be greater than 0")
+            raise InputError(f"training.learning_rate: {self.learning_rate} must be greater than 0, and finite")
         for name, least in (("batch_size", 1), ("steps", 0), ("report_every", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"training.{name}: {getattr(self, name)} must be at least {least}")

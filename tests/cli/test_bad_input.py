@@ -33,6 +33,10 @@ from bvae_tune.data.image_store import open_store
         (["model.architecture=conv", "model.widths=null"], "64"),
         (["dataset.size=64"], "dataset.size=64: 64; the source npz takes no size"),
         (["dataset.source=folder", "dataset.size=big"], "dataset.size=big"),
+        (
+            ["dataset.source=folder", "dataset.size=100000"],
+            "dataset.size=100000: 100000 must be a whole number from 1 to",
+        ),
         (["dataset.source=folder", "dataset.path=nowhere"], "nowhere: no such folder"),
         (["dataset.source=folder", "dataset.pattern=("], "dataset.pattern=(: '(' is no regular expression"),
     ],

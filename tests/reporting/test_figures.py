@@ -90,6 +90,17 @@ def test_both_panels_share_a_logarithmic_beta_that_has_1_on_it(make_record: Make
         assert [list(line.get_xdata()) for line in axes.lines if list(line.get_ydata()) == [0, 1]] == [[1.0, 1.0]]
 
 
+@pytest.mark.parametrize("betas", [(2.0, 3.0), (0.25, 128.0), (1.0, 1e6), (1e-3, 1e6)])
+def test_the_numbers_on_the_axis_of_beta_do_not_overlap(make_record: MakeRecord, betas: tuple[float, float]) -> None:
+    figure = score_and_kl([make_record(n, beta=beta) for n, beta in enumerate(betas)], [], "shapes")
+    figure.draw_without_rendering()
+    low, high = figure.axes[1].get_xlim()
+    ticks = zip(figure.axes[1].get_xticks(), figure.axes[1].get_xticklabels(), strict=True)
+    boxes = [label.get_window_extent() for tick, label in ticks if low <= tick <= high and label.get_text()]
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
 @pytest.mark.parametrize("kls", [(0.0, 0.0), (0.0, 21.0)])
 def test_a_kl_of_zero_lies_on_the_figure(make_record: MakeRecord, kls: tuple[float, float]) -> None:
     figure = score_and_kl([make_record(n, beta=2.0 + n, kl=kl) for n, kl in enumerate(kls)], [], "shapes")

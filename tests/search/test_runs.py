@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import create_trial
 
 from bvae_tune.errors import InputError
+from bvae_tune.search.confirm import confirm
 from bvae_tune.search.journal import open_record
+from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.runner import add_control, create
 from bvae_tune.search.runs import find_run, find_trial
 from bvae_tune.search.study import Study
@@ -60,6 +63,20 @@ def test_an_empty_storage(tmp_path: Path) -> None:
     for run in ("latest", "alpha"):
         with pytest.raises(InputError, match="no study here"):
             find_run(run, tmp_path)
+
+
+def test_a_best_of_beta_1_has_nothing_to_be_compared_with(
+    make_space: Callable[..., dict[str, Any]], make_record: Callable[..., TrialRecord], tmp_path: Path
+) -> None:
+    path = create(load_space(make_space()), "study", tmp_path)
+    study = Study(path, open_record(path / "optuna.journal"))
+    ended = make_record().result
+    assert ended is not None
+    setting = {"beta": 1.0, "beta_norm": 0.05, "latent_size": 3}
+    attributes = {"setting": setting, "parameters": {"model.beta": 1.0}, "result": ended.to_dict()}
+    study.searched.add_trial(create_trial(value=0.5, user_attrs=attributes))
+    with pytest.raises(InputError, match="its best trial has β = 1 itself"):
+        confirm(path)
 
 
 def test_a_label_is_of_the_newest_control_that_has_it(

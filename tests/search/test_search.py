@@ -197,6 +197,8 @@ def test_a_confirmation_is_paired_on_fresh_seeds_and_is_only_read_again(own_copy
     shown = json.loads(outcome.stdout)
     assert (shown["best"], shown["baseline"], shown["lead"]) == (list(found.best), list(found.baseline), found.lead)
     assert read_confirmation(study) == found
+    assert json.loads(invoke("best", own_copy, "--json").stdout)["confirmation"] == shown
+    assert "Confirmed on fresh seeds" in invoke("best", own_copy).stdout
     assert len(Study.open(own_copy).controls) == 6
     more = confirm(own_copy, seeds=3)
     assert more.best[:2] == found.best
