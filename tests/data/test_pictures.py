@@ -247,7 +247,7 @@ def test_patterns_that_do_not_fit(cache: Path, tmp_path: Path, pattern: str, mes
     ("arguments", "message"),
     [
         (("jpeg",), r"dataset\.source: 'jpeg' is not one of shapes, npz, arrow, folder, celeba, table"),
-        (("folder", "a", 0), r"dataset\.size: 0 must be at least 1"),
+        (("folder", "a", 0), r"dataset\.size: 0 must be a whole number from 1 to 1,024"),
         (("table", "a", None, 2), r"dataset\.channels: 2 must be 1 \(grey\) or 3"),
         (("npz", "a", 64), r"dataset\.size: 64; the source npz takes no size \(folder, celeba, table do\)"),
         (("celeba", "a", None, None, "(?P<a>.)"), r"dataset\.pattern: .*the source celeba takes no pattern"),

@@ -139,6 +139,7 @@ def killer(kills: int, trial: Path, at_once: bool = False) -> Iterator[list[int]
         thread.join()
 
 
+@pytest.mark.slow  # of a bank, and before the first report, it is seen below
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(
     make_space: MakeSpace, tmp_path: Path
 ) -> None:
