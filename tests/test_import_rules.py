@@ -16,7 +16,7 @@ FLOORS = (
     {"metrics", "data", "models"},
     {"training"},
     {"evaluation", "inspection"},
-    {"space_file"},
+    {"space_config", "space_file"},
     {"space"},
     {"search"},
     {"experiments"},

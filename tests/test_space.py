@@ -12,7 +12,8 @@ import yaml
 
 from bvae_tune.errors import InputError
 from bvae_tune.models.config import ModelConfig
-from bvae_tune.space import Distribution, configure, full_key, load_space, searchable_keys, short_key
+from bvae_tune.space import configure, full_key, load_space, searchable_keys, short_key
+from bvae_tune.space_config import Distribution
 from bvae_tune.space_file import packaged_spaces
 
 SPACE = """\

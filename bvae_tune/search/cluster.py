@@ -19,7 +19,7 @@ from bvae_tune.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bvae_tune.space import ResourcesConfig
+    from bvae_tune.space_config import ResourcesConfig
 
 # Read by Ray when it is imported or started.
 _QUIET = {

@@ -23,7 +23,8 @@ from bvae_tune.models.config import TABLE_1_WIDTHS, ModelConfig
 from bvae_tune.search.checkpoints import KEPT_WHILE_RUNNING
 from bvae_tune.search.cluster import Placement, placement_on
 from bvae_tune.search.sampling import bank_sizes
-from bvae_tune.space import Distribution, Scalar, StudyConfig, configure
+from bvae_tune.space import StudyConfig, configure
+from bvae_tune.space_config import Distribution, Scalar
 from bvae_tune.training.config import TrainingConfig
 from bvae_tune.wording import counted
 

@@ -8,7 +8,7 @@ import optuna
 from optuna.pruners import BasePruner, MedianPruner, SuccessiveHalvingPruner
 
 if TYPE_CHECKING:
-    from bvae_tune.space import SearchConfig
+    from bvae_tune.space_config import SearchConfig
 
 
 def build_pruner(search: SearchConfig) -> BasePruner | None:

@@ -19,7 +19,8 @@ from optuna.trial import FrozenTrial, Trial
 from bvae_tune.randomness import derive_seed, generator
 
 if TYPE_CHECKING:
-    from bvae_tune.space import Distribution, SearchConfig, StudyConfig
+    from bvae_tune.space import StudyConfig
+    from bvae_tune.space_config import Distribution, SearchConfig
 
 
 def optuna_distribution(distribution: Distribution) -> BaseDistribution:

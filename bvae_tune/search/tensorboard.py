@@ -22,7 +22,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 if TYPE_CHECKING:
     from bvae_tune.search.records import TrialRecord, TrialResult
-    from bvae_tune.space import Distribution
+    from bvae_tune.space_config import Distribution
 
 SHOWN_ALWAYS = ("beta", "beta_norm", "latent_size")
 

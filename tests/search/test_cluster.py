@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from bvae_tune.errors import InputError
 from bvae_tune.search.cluster import placement_on, probe_nodes, ray_session
 from bvae_tune.search.runner import search
-from bvae_tune.space import ResourcesConfig
+from bvae_tune.space_config import ResourcesConfig
 
 TWO_CORES = {"CPU": 2.0}
 EIGHT_GPUS = {"CPU": 32.0, "GPU": 8.0}

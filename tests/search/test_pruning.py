@@ -6,7 +6,7 @@ from optuna.trial import TrialState
 
 from bvae_tune.randomness import generator
 from bvae_tune.search.pruning import build_pruner, judge
-from bvae_tune.space import SearchConfig
+from bvae_tune.space_config import SearchConfig
 
 HALVING = SearchConfig(pruner="halving", min_resource=10, reduction_factor=2)
 MEDIAN = SearchConfig(pruner="median", min_resource=20, startup_trials=2)

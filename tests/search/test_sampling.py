@@ -20,7 +20,7 @@ from bvae_tune.search.sampling import (
     trials_possible,
     value_at,
 )
-from bvae_tune.space import Distribution, SearchConfig
+from bvae_tune.space_config import Distribution, SearchConfig
 
 SPACE = {
     "model.beta": Distribution("loguniform", 0.25, 128),

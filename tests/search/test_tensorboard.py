@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bvae_tune.search.records import TrialRecord, TrialResult
 from bvae_tune.search.tensorboard import TensorBoardLog, run_name, scalars
-from bvae_tune.space import Distribution
+from bvae_tune.space_config import Distribution
 
 MakeRecord = Callable[..., TrialRecord]
 SPACE = {
