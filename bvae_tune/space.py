@@ -242,21 +242,19 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
     def fail(message: str, *paths: KeyPath) -> None:
         raise InputError(f"{file.where(file.named_last(*paths))}: {message}")
 
-    keys: tuple[KeyPath, ...]
     given = [key for key in ("beta", "beta_norm") if getattr(model, key) is not None]
     searched = [key for key in ("beta", "beta_norm") if full_key(key) in space]
     if len(searched) == 2:
-        keys = (("space", paths["model.beta_norm"]), ("space", paths["model.beta"]))
-        fail("beta and beta_norm are both searched; they fix each other, so search one", *keys)
-    if given and searched and given != searched:
-        keys = (("model", given[0]), ("space", paths[full_key(searched[0])]))
-        fail(f"{searched[0]} is searched; {given[0]} follows from it, so take {given[0]} out", *keys)
-    if given and given == searched:
-        keys = (("model", given[0]), ("space", paths[full_key(given[0])]))
-        fail(f"{given[0]} is searched, so that the one given is of no effect; take one of the two out", *keys)
+        both = "beta and beta_norm are both searched; they fix each other, so search one"
+        fail(both, ("space", paths["model.beta_norm"]), ("space", paths["model.beta"]))
+    if given and searched:
+        why = f"{searched[0]} is searched; {given[0]} follows from it, so take {given[0]} out"
+        if given == searched:
+            why = f"{given[0]} is searched, so that the one given is of no effect; take one of the two out"
+        fail(why, ("model", given[0]), ("space", paths[full_key(searched[0])]))
     if not given and not searched and model.has_beta and model.default_beta is None:
-        keys = (("model",), ("model", "beta"), ("model", "beta_norm"), ("space", "beta"), ("space", "beta_norm"))
-        fail("give beta or beta_norm, or search one of them", *keys)
+        unset = [(room, key) for room in ("model", "space") for key in ("beta", "beta_norm")]
+        fail("give beta or beta_norm, or search one of them", ("model",), *unset)
     if not model.has_beta and "beta=1" in search.baselines:
         no_beta = f"{model.architecture} has no β to set to 1; search.baselines: give [untrained] or []"
         fail(no_beta, ("search", "baselines"), ("model", "architecture"))

@@ -68,14 +68,11 @@ def confirm(
 
     out, path = console(), find_run(run, storage)
     found = run_confirmation(path, seeds, address=address, console=None if as_json else out)
-    study = Study.open(path)
-    curve = _draw(study)
     if as_json:
         print_json(found.to_dict())
-        return
-    out.print(confirmation(found))
-    if curve is not None:
-        out.print(f"Score and KL against β: {curve}", soft_wrap=True)
+    else:
+        out.print(confirmation(found))
+    _draw(Study.open(path), None if as_json else out)
 
 
 def plan(
@@ -108,19 +105,18 @@ def _show(out: Console, study: Study) -> None:
     from bvae_tune.reporting.tables import best
     from bvae_tune.search.confirm import read_confirmation
 
-    curve = _draw(study)
     out.print(best(study, read_confirmation(study)))
-    if curve is not None:
-        out.print(f"Score and KL against β: {curve}", soft_wrap=True)
+    _draw(study, out)
 
 
-def _draw(study: Study) -> Path | None:
-    """The picture of score and KL against β, drawn anew; None for models without β."""
+def _draw(study: Study, out: Console | None) -> None:
+    """Draw the picture of score and KL against β anew, and say where; nothing for models without β."""
     from bvae_tune.reporting.figures import score_and_kl, write_png
 
     trials, controls = study.trials, study.controls
     if all(math.isnan(record.beta) for record in (*trials, *controls)):
-        return None
+        return
     curve: Path = study.path / CURVE
     write_png(score_and_kl(trials, controls, f"{study.name}: score and KL of each trial against β"), curve)
-    return curve
+    if out is not None:
+        out.print(f"Score and KL against β: {curve}", soft_wrap=True)

@@ -37,9 +37,7 @@ from bvae_tune.errors import InputError
 
 Source = Literal["shapes", "npz", "arrow", "folder", "celeba", "table"]
 SOURCES: Final[tuple[str, ...]] = get_args(Source)
-_LARGEST: Final = (
-    1024  # pixels of a side: beyond what a network here learns from, and a slip of the pen takes all memory
-)
+_LARGEST: Final = 1024  # pixels of a side; beyond, only a slip of the pen, which would take all memory
 _FRAMED: Final = ("folder", "celeba", "table")
 # Part of the cache's names: images must never meet a store that was read of them in another way.
 _READING: Final = 1

@@ -104,12 +104,13 @@ def confirm(
     if seeds < 2:
         raise InputError(f"--seeds {seeds}: give at least 2, or there is no spread to judge by")
     study = Study.open(path)
-    if study.best is None:
+    best = study.best
+    if best is None:
         raise InputError(study.without_best)
-    model, _ = study.configuration(study.best)
+    model, _ = study.configuration(best)
     if not model.has_beta:
         raise InputError(f"{study.path}: its best trial is an {model.architecture}, which has no β to compare with 1")
-    if study.best.beta == 1:
+    if best.beta == 1:
         raise InputError(f"{study.path}: its best trial has β = 1 itself, so there is nothing to compare")
     study = drive(study.path, lambda opened: _enqueue(opened, seeds), address=address, console=console, searching=False)
     found = read_confirmation(study)

@@ -139,11 +139,12 @@ class Recorder:
             if "reason" in report:
                 self._end_failed(entry, report["reason"], report.get("traceback"))
             else:
-                if self._note(entry, report, result["node"]):
+                reported = TrialResult.from_dict(json.loads(report["result"]))
+                if self._note(entry, reported, result["node"]):
                     news = True
                     self._lost.pop(report["folder"], None)
                 if report["done"]:
-                    self._end(entry, TrialState.COMPLETE, objective(_result(report)))
+                    self._end(entry, TrialState.COMPLETE, objective(reported))
                 elif entry.searched and self._pruned(entry):
                     self._end(entry, TrialState.PRUNED)
             self._show(entry, sharing)
@@ -289,14 +290,13 @@ class Recorder:
             gpu=self._placement.gpus > 0,
         )
 
-    def _note(self, entry: _Open, report: dict[str, Any], node: str | None) -> bool:
+    def _note(self, entry: _Open, result: TrialResult, node: str | None) -> bool:
         """The report's numbers, once: a trial that goes on from a checkpoint gives its last report again.
 
         Whether it is new. The intermediate value is written last and marks the report as recorded. Of a trial whose
         newest checkpoints were damaged the record shows how far it is again.
         """
         stored = entry.stored
-        result = _result(report)
         before = read_trial(stored)
         if result.notice and not (before.result and before.result.notice == result.notice):
             self._tell(f"{before.label}: {result.notice}")
@@ -349,10 +349,6 @@ class Recorder:
             entry.trial.set_user_attr("traceback", traceback)
         entry.trial.set_user_attr("reason", reason)
         self._end(entry, TrialState.FAIL)
-
-
-def _result(report: dict[str, Any]) -> TrialResult:
-    return TrialResult.from_dict(json.loads(report["result"]))
 
 
 def _reopened(record: optuna.Study, number: int, searched: bool) -> _Open:
