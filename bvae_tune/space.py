@@ -211,9 +211,7 @@ def _explain(file: SpaceFile, data: Any, location: KeyPath, details: Any) -> tup
         path, value = (*path, part), value[part]
     kind = details["type"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        room = StudyConfig.model_fields.get(str(path[0])) if len(path) > 1 else None
-        known = _fields(room.annotation) if room else tuple(StudyConfig.model_fields)
-        return path, f"there is no such key; {_unknown(str(path[-1]), known)}"
+        return path, f"there is no such key; {_unknown_key(path)}"
     if kind == "value_error":
         keys, colon, message = str(details["ctx"]["error"]).partition(": ")
         # The rooms' messages open with the key that they are about, or with those that do not go together.
@@ -226,6 +224,21 @@ def _explain(file: SpaceFile, data: Any, location: KeyPath, details: Any) -> tup
     if kind == "dataclass_type":
         return path, f"is {value!r}, but must be a group of keys"
     return path, f"is {value!r}, but {details['msg'].replace('Input should', 'should')}"
+
+
+def _unknown_key(path: KeyPath) -> str:
+    """As `_unknown`, of a key of the file or of one of its groups; a key that another group has is sent there."""
+    groups = {
+        name: _fields(field.annotation)
+        for name, field in StudyConfig.model_fields.items()
+        if dataclasses.is_dataclass(field.annotation)
+    }
+    key = str(path[-1])
+    homes = [f"{group}.{key}" for group, keys in groups.items() if key in keys]
+    known = groups[str(path[0])] if len(path) > 1 else tuple(StudyConfig.model_fields)
+    if homes:
+        return f"{key!r}, did you mean {' or '.join(homes)}? (allowed: {', '.join(known)})"
+    return _unknown(key, known)
 
 
 def _unknown(given: str, allowed: Iterable[str]) -> str:

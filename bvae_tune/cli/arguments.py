@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bvae_tune.errors import InputError
+
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A study's folder, its name below --storage, or `latest`.")]
 Storage = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the studies.")]
 Space = Annotated[
@@ -42,5 +44,7 @@ STORAGE = Path("runs")
 
 
 def with_trials(settings: list[str] | None, trials: int | None) -> list[str]:
-    """The settings, with --trials as the last of them."""
+    """The settings, with --trials as the last of them; InputError where it asks for none."""
+    if trials is not None and trials < 1:
+        raise InputError(f"--trials {trials}: give a number of trials of at least 1")
     return [*(settings or []), *([] if trials is None else [f"search.trials={trials}"])]

@@ -48,9 +48,14 @@ def resume(
     """Go on with an interrupted study from its last checkpoints, or extend a finished one."""
     from bvae_tune.search import runner
     from bvae_tune.search.runs import find_run
+    from bvae_tune.search.study import Study
+    from bvae_tune.wording import command
 
-    out = console()
-    _show(out, runner.resume(find_run(run, storage), trials, address=address, console=out))
+    out, path = console(), find_run(run, storage)
+    if trials == 0 and Study.open(path).finished:
+        more = f"{command('resume', path)} --trials +10"
+        out.print(f"Nothing is left to run; for ten trials more: {more}", markup=False, soft_wrap=True)
+    _show(out, runner.resume(path, trials, address=address, console=out))
 
 
 def confirm(

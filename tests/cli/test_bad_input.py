@@ -76,7 +76,7 @@ def test_labels_of_images_that_do_not_exist(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--trials", "0"], "search.trials"),
+        (["--trials", "0"], "error: --trials 0: "),
         (["--space", "nowhere.yaml"], "packaged: celeba, chairs"),
         (["--storage", "{taken}"], "--storage"),
         (["--name", "a/b"], "--name"),
