@@ -221,6 +221,8 @@ def _explain(file: SpaceFile, data: Any, location: KeyPath, details: Any) -> tup
     if kind == "literal_error":
         options = [option.strip(" '") for option in details["ctx"]["expected"].replace(" or ", ",").split(",")]
         return path, f"not {_unknown(str(value), options)}"
+    if kind in ("list_type", "tuple_type"):
+        return path, f"is {value!r}, but should be a list, as in [{value}]"
     if kind == "dataclass_type":
         return path, f"is {value!r}, but must be a group of keys"
     return path, f"is {value!r}, but {details['msg'].replace('Input should', 'should')}"

@@ -1,4 +1,4 @@
-"""How a number is put to a reader, the same in every table, line and figure."""
+"""How a number, a path or a command is put to a reader, the same in every table, line and figure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pathlib import Path
 def command(name: str, path: Path) -> str:
     """`bvae-tune resume runs/one`, the path quoted where a shell needs it."""
     return f"bvae-tune {name} {shlex.quote(str(path))}"
+
+
+def way_on(path: Path) -> str:
+    """What follows on the reason for which a study at `path` had to stop."""
+    return f"What was recorded is safe; when the cause is gone, go on with: {command('resume', path)}"
 
 
 def nearest(path: Path) -> Path:

@@ -234,6 +234,7 @@ def test_beta_must_come_from_somewhere(tmp_path: Path) -> None:
         ("training.steps={", "not valid YAML"),
         ("training.stesp=3", "did you mean steps?"),
         ("trainign.steps=3", "did you mean training?"),
+        ("labels.factors=scale", "is 'scale', but should be a list, as in [scale]"),
         ("steps=3", "did you mean training.steps? (allowed: dataset,"),
         ("seed=3", "did you mean labels.seed or search.seed?"),
         ("model.learning_rate=1", "did you mean training.learning_rate? (allowed: architecture,"),

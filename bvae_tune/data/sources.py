@@ -33,7 +33,7 @@ from bvae_tune.data.npz import look_into, pack_npz
 from bvae_tune.data.pictures import Framing, pack_pictures
 from bvae_tune.data.shapes import RENDERING, Progress, build_shapes
 from bvae_tune.data.tables import SUFFIXES, holds_table, pack_table, read_table
-from bvae_tune.errors import InputError
+from bvae_tune.errors import InputError, RunError
 
 Source = Literal["shapes", "npz", "arrow", "folder", "celeba", "table"]
 SOURCES: Final[tuple[str, ...]] = get_args(Source)
@@ -171,6 +171,13 @@ def open_dataset(config: DatasetConfig, progress: Progress | None = None) -> Ima
         InputError: a path is missing or not wanted, or what lies there is missing or not what it should be.
         RunError: the cache cannot be written.
     """
+    try:
+        return _open(config, progress)
+    except RunError as error:
+        raise RunError(f"{error}; the variable BVAE_TUNE_CACHE names another folder for the cache") from error
+
+
+def _open(config: DatasetConfig, progress: Progress | None) -> ImageStore:
     if config.source == "shapes":
         if config.path is not None:
             raise InputError(f"dataset.path: {config.path}; the source shapes is built in and has no path")

@@ -24,6 +24,7 @@ from bvae_tune.search.sampling import bank_of, draw_parameters
 from bvae_tune.search.study import Study, control_setting, kept_trials
 from bvae_tune.search.task import TrialTask
 from bvae_tune.space import configure
+from bvae_tune.wording import way_on
 
 if TYPE_CHECKING:
     from bvae_tune.search.cluster import Placement
@@ -127,7 +128,7 @@ class Recorder:
             return
         with self._guarded():
             if "fatal" in result:
-                raise RunError(result["fatal"])
+                raise RunError(f"{result['fatal']}. {way_on(self._study.path)}")
             self._receive(trial_id, result)
 
     def _receive(self, trial_id: str, result: dict[str, Any]) -> bool:

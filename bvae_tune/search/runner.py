@@ -30,7 +30,7 @@ from bvae_tune.search.study import Study
 from bvae_tune.search.task import check_fingerprints
 from bvae_tune.space import StudyConfig, load_space
 from bvae_tune.training.config import TrainingConfig
-from bvae_tune.wording import command
+from bvae_tune.wording import command, way_on
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -222,10 +222,7 @@ def _told(path: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         raise SearchInterrupted(path) from None
     except OSError as error:
-        raise RunError(
-            f"{error.filename or path}: {error.strerror or error}. What was recorded is safe; when the cause is gone, "
-            f"go on with: {command('resume', path)}"
-        ) from error
+        raise RunError(f"{error.filename or path}: {error.strerror or error}. {way_on(path)}") from error
 
 
 def add_control(

@@ -24,7 +24,7 @@ from bvae_tune.search.scheduler import RecordScheduler
 from bvae_tune.search.searcher import RecordSearcher, RunStopper
 from bvae_tune.search.study import Study
 from bvae_tune.search.trainable import BetaVAETrainable
-from bvae_tune.wording import command
+from bvae_tune.wording import way_on
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,10 +91,7 @@ def _tune(study: Study, placement: Placement, recorder: Recorder) -> None:
     if isinstance(failure, RunError):
         raise failure
     if failure is not None:
-        raise RunError(
-            f"the search stopped: {type(failure).__name__}: {failure}. What was recorded is safe; when the cause is "
-            f"gone, go on with: {command('resume', study.path)}"
-        ) from failure
+        raise RunError(f"the search stopped: {type(failure).__name__}: {failure}. {way_on(study.path)}") from failure
 
 
 def _tune_once(study: Study, placement: Placement, recorder: Recorder, at_once: int) -> Exception | None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import shutil
 import socket
 import subprocess
+import termios
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import psutil
 import pytest
 from pyarrow import parquet
 
 from bvae_tune.search.study import Study
+from bvae_tune.search.tensorboard import run_name
 
 PNG = b"\x89PNG"
 
@@ -48,6 +54,31 @@ def test_a_search_ends_with_what_it_found_and_where_to_look(searched: tuple[Path
         assert part in outcome.stdout
     assert (path / "score_against_beta.png").read_bytes().startswith(PNG)
     assert f"Score and KL against β: {path / 'score_against_beta.png'}" in outcome.stdout
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_a_live_table(
+    command: list[str], environment: dict[str, str], space_file: Path, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 160))
+    arguments = ["search", "--space", str(space_file), "--storage", str(tmp_path), "--name", "seen"]
+    with subprocess.Popen(
+        [*command, *arguments], env={**environment, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # the end of a terminal whose last writer is gone
+            while part := os.read(ours, 65_536):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert text.count("0 of 2 trials") > 2
+    assert "\x1b[1A" in text  # and drawn anew in its place
+    assert "2 of 2 trials" in text
+    assert text.count("best is trial") == 1
+    assert "raylet" not in text
 
 
 def test_status_of_a_finished_study(study: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
@@ -159,7 +190,7 @@ def test_a_journal_with_a_torn_last_line_still_reads(
     assert invoke("trials", copied, "--json").stdout == whole
 
 
-def test_tensorboard_opens_for_this_machine_only(
+def test_tensorboard_shows_the_study_to_this_machine_only(
     study: Path, command: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -169,8 +200,17 @@ def test_tensorboard_opens_for_this_machine_only(
             [*command, "tensorboard", str(study), "--port", str(port)], env=environment, stdout=log, stderr=log
         )
     try:
-        runs = _answer(f"http://127.0.0.1:{port}/data/runs", process)
-        assert {"trial-00000", "trial-00001", "baseline-00000", "baseline-00001"} <= set(json.loads(runs))
+        runs = {"trial-00000", "trial-00001", "baseline-00000", "baseline-00001"}
+        _wait_for(runs, f"http://127.0.0.1:{port}/data/runs", process)
+        every = {"experimentName": "", "allowedStatuses": ["STATUS_SUCCESS"], "colParams": [], "sliceSize": 9}
+        shown = _ask(f"http://127.0.0.1:{port}/data/plugin/hparams/session_groups", every)["sessionGroups"]
+        records = Study.open(study)
+        assert {group["name"] for group in shown} == runs
+        for record in (*records.trials, *records.controls):
+            (group,) = (group for group in shown if group["name"] == run_name(record))
+            values = {metric["name"]["tag"]: metric["value"] for metric in group["metricValues"]}
+            assert (group["hparams"]["beta"], group["hparams"]["latent_size"]) == (record.beta, record.latent_size)
+            assert (values["Score/score"], values["loss/KL"]) == pytest.approx((record.score, record.kl))
         listening = [c for c in psutil.Process(process.pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
         assert {(c.laddr.ip, c.laddr.port) for c in listening} == {("127.0.0.1", port)}
     finally:
@@ -178,16 +218,18 @@ def test_tensorboard_opens_for_this_machine_only(
         process.wait(timeout=30)
 
 
-def _answer(url: str, process: subprocess.Popen[bytes]) -> bytes:
-    """What TensorBoard says once it has read the study."""
+def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
+    request = urllib.request.Request(url, body and json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def _wait_for(runs: set[str], url: str, process: subprocess.Popen[bytes]) -> None:
+    """Until TensorBoard has read all the runs of the study."""
     for _ in range(120):
         assert process.poll() is None
-        try:
-            with urllib.request.urlopen(url, timeout=10) as response:
-                answer: bytes = response.read()
-            if b"trial-00001" in answer:
-                return answer
-        except OSError:
-            pass
+        with suppress(OSError):
+            if runs <= set(_ask(url)):
+                return
         time.sleep(0.5)
     raise AssertionError("TensorBoard did not show the study within a minute")

@@ -77,7 +77,7 @@ def test_blocks_of_images_are_joined(tmp_path: Path, dtype: np.dtype, order: str
     np.savez(tmp_path / "a.npz", images=np.asarray(values, dtype, order=order))
     packed, size, bits = pack_npz(look_into(tmp_path / "a.npz"))
     flat = expected.reshape(len(images), -1)
-    assert size == (1, *shape[1:]) if len(shape) == 3 else (3, 200, 200)
+    assert size == ((1, 200, 200) if len(shape) == 3 else (3, 200, 200))
     if dtype is bool:
         assert bits == 1
         np.testing.assert_array_equal(packed, np.packbits(flat != 0, axis=1))

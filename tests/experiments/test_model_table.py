@@ -121,7 +121,8 @@ def test_a_profile_without_the_table_s_lengths_is_refused(reproduce_here: Reprod
 SIZES = (3, 3, 8, 6, 6)  # of shape, scale, rotation and the positions
 
 
-def test_dsprites_as_published_has_one_colour(cache: Path, tmp_path: Path) -> None:
+def test_dsprites_as_published_has_one_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BVAE_TUNE_CACHE", str(tmp_path / "cache"))
     values = np.stack(np.unravel_index(np.arange(np.prod(SIZES)), SIZES), axis=1)
     images = render(values * (1, 2, 5, 6, 6))[:, ::4, ::4]  # coarse, for speed
     classes = np.concatenate([np.zeros((len(values), 1), np.int64), values], axis=1)

@@ -136,7 +136,7 @@ def test_pca(standardised: bool, variance: float, row: Row) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "seeds", "row"),
-    [("fc", range(100, 132), UNTRAINED_FC), ("conv", range(6), UNTRAINED_CONV)],
+    [("fc", range(32), UNTRAINED_FC), ("conv", range(6), UNTRAINED_CONV)],
     ids=["fc", "conv"],
 )
 def test_untrained_networks(tmp_path: Path, architecture: str, seeds: Sequence[int], row: Row) -> None:

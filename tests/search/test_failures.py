@@ -153,6 +153,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(
     assert (trial.state, list(trial.intermediate)) == ("complete", list(range(200, 2_001, 200)))
 
 
+@pytest.mark.slow
 def test_a_bank_whose_worker_is_killed_goes_on_from_the_checkpoints_of_its_trials(
     make_space: MakeSpace, tmp_path: Path
 ) -> None:

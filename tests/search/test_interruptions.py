@@ -16,6 +16,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from pyarrow import parquet
@@ -73,6 +74,7 @@ def test_a_full_disk_ends_the_search_and_loses_nothing(
     refused, resumed = done.stdout.splitlines()
     assert refused.startswith("refused: ")
     assert "No space left on device" in refused
+    assert refused.endswith(f"go on with: bvae-tune resume {disk / 'study'}")
     assert resumed == f"resumed: {['complete'] * 3} {['complete'] * 2}"
 
 
@@ -114,6 +116,8 @@ def test_an_interrupt_is_130_stops_cleanly_and_names_the_way_on(
             time.sleep(0.02)
         with pytest.raises(InputError, match=f"process {process.pid} of .* drives this study"):
             resume(path)
+        of_ray = psutil.Process(process.pid).children(recursive=True)
+        assert any("raylet" in child.name() for child in of_ray)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # a terminal sends it to all that it runs
         else:
@@ -125,6 +129,7 @@ def test_an_interrupt_is_130_stops_cleanly_and_names_the_way_on(
         process.kill()
     assert told == f"interrupted; go on with: bvae-tune resume {path}\n"
     assert process.returncode == 130
+    assert psutil.wait_procs(of_ray, timeout=30)[1] == []
 
     study = Study.open(path)
     assert study.driver is None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pyarrow import parquet
+from ray._private.state import actors
 from rich.console import Console
 
 from bvae_tune.data.sources import import_arrays, open_dataset
@@ -41,6 +42,11 @@ def finished(make_space: MakeSpace, tmp_path_factory: pytest.TempPathFactory, to
     space = make_space(search={"keep_models": 1}, resources={"concurrent_trials": 2})
     storage = tmp_path_factory.mktemp("runs")
     return search(space, name="one", storage=storage, console=Console(file=told, width=200))
+
+
+def count_workers() -> int:
+    """How many processes Ray has started for trials, those that have ended included."""
+    return sum(actor["ActorClassName"] == "BetaVAETrainable" for actor in actors().values())
 
 
 @pytest.fixture
@@ -167,6 +173,15 @@ def test_a_finished_study_is_extended_and_its_trials_are_not_run_again(own_copy:
     assert extended.trials_wanted == 6
 
 
+def test_a_study_goes_on_where_its_tensorboard_files_cannot_be_written(own_copy: Path, invoke: Invoke) -> None:
+    shutil.rmtree(own_copy / "tensorboard")
+    (own_copy / "tensorboard").touch()
+    outcome = invoke("resume", own_copy, "--trials", "+1")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert outcome.stdout.count("cannot be written") == 1
+    assert [trial.state for trial in Study.open(own_copy).trials] == ["complete"] * 5
+
+
 def test_a_confirmation_is_paired_on_fresh_seeds_and_is_only_read_again(own_copy: Path, invoke: Invoke) -> None:
     told = io.StringIO()
     found = confirm(own_copy, seeds=2, console=Console(file=told, width=200))
@@ -246,7 +261,9 @@ def test_a_grid_runs_each_point_once_and_cannot_be_extended(make_space: MakeSpac
         search={"sampler": "grid", "trials": 10, "baselines": []},
         training={"steps": 10},
     )
+    workers = count_workers()
     study = search(space, name="grid", storage=tmp_path)
+    assert count_workers() == workers + 1  # one process trains all trials that run one after the other
     assert [tuple(trial.parameters.values()) for trial in study.trials] == [(1, 0.01), (1, 0.02), (4, 0.01), (4, 0.02)]
     assert study.finished
     with pytest.raises(InputError, match="4 points"):
