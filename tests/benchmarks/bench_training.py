@@ -28,6 +28,7 @@ def contestants(setting: Setting, threads: int) -> dict[str, Contestant]:
     for precision in precisions(setting.device):
         rounded = replace(setting, training=replace(setting.training, precision=precision))
         found |= {precision: partial(bank, rounded), f"{precision} limit": partial(limit, rounded)}
+        found[f"{precision} strict limit"] = partial(limit, rounded, strict=True)
     return {name: Contestant(prepare, threads) for name, prepare in found.items()}
 
 
@@ -43,11 +44,12 @@ def lines(arguments: argparse.Namespace) -> Iterator[table.Line]:
             for threads in arguments.threads if arguments.device == "cpu" else arguments.threads[:1]:
                 speeds = measure(contestants(setting, threads), arguments.rounds)
                 for ours in precisions(arguments.device):
-                    for rival in ("textbook", "tuned"):
+                    what = f"{name}, batch {batch}, {threads} thread{'s' * (threads > 1)}, {ours}"
+                    target = TARGETS[setting.model.architecture]
+                    for rival, floor, asked in (("textbook", "limit", target), ("tuned", "strict limit", "")):
                         yield table.line(
-                            f"{name}, batch {batch}, {threads} thread{'s' * (threads > 1)}, {ours}", "images/s",
-                            speeds[ours], speeds[rival], rival,
-                            speeds[f"{ours} limit"], "floor", TARGETS[setting.model.architecture],
+                            what, "images/s", speeds[ours], speeds[rival], rival,
+                            speeds[f"{ours} {floor}"], floor.replace("limit", "floor"), asked,
                         )  # fmt: skip
 
 

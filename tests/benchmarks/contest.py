@@ -123,10 +123,10 @@ def _bank(setting: Setting, seeds: range | list[int]) -> Bank:
     return Bank(setting.model, setting.training, store, list(seeds), [4.0] * len(seeds), device=setting.device)
 
 
-def limit(setting: Setting, replicas: int = 1) -> Measure:
+def limit(setting: Setting, replicas: int = 1, strict: bool = False) -> Measure:
     """What the machine allows."""
     floor = Floor(setting.model, setting.training, replicas, setting.device)
-    return lambda: replicas * setting.training.batch_size / floor.seconds()
+    return lambda: replicas * setting.training.batch_size / floor.seconds(strict)
 
 
 def stepping(run: Callable[[int], object], images: int, device: str) -> Measure:
