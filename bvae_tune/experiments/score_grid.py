@@ -85,13 +85,19 @@ class ScoreGrid:
     @property
     def correlation(self) -> float | None:
         """Spearman's rank correlation of M and its best β_norm; None below three M, or where all have the same best."""
-        from scipy.stats import spearmanr  # slow to import
-
         sizes = [size for size, peak in zip(self.latent_sizes, self.peaks, strict=True) if peak >= 0]
         peaks = [self.beta_norms[peak] for peak in self.peaks if peak >= 0]
-        if len(sizes) < 3 or len(set(peaks)) < 2:
-            return None
-        return float(spearmanr(sizes, peaks).statistic)
+        return _rank_correlation(sizes, peaks)
+
+    @property
+    def correlation_with_reconstruction(self) -> float | None:
+        """Spearman's of score and nats per image, over cells up to the peak of their M; positive: blurrier is better.
+
+        Beyond the peak latents switch off, which costs both. None as for `correlation`.
+        """
+        position = np.arange(len(self.beta_norms))
+        rising = (position <= self.peaks[:, None]) & ~np.isnan(self.scores)
+        return _rank_correlation(self.scores[rising], self.reconstruction[rising])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: a row for each cell, and what they come to."""
@@ -112,20 +118,28 @@ class ScoreGrid:
             for at in np.ndindex(self.scores.shape)
             for size, beta_norm in [(self.latent_sizes[at[0]], self.beta_norms[at[1]])]
         ]
-        return {"pairs": self.pairs, "chance": self.chance, "correlation": self.correlation, "cells": cells}
+        return {
+            "pairs": self.pairs,
+            "chance": self.chance,
+            "correlation": self.correlation,
+            "correlation_with_reconstruction": self.correlation_with_reconstruction,
+            "cells": cells,
+        }
 
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """What a trial's best replica makes of some images.
+    """What a replica of a trial makes of some images.
 
     Attributes:
         record: the trial.
+        replica: which one.
         pixels: (n, C, H, W) float32 in [0, 1], the images.
         decoded: (n, C, H, W), from the means of their codes.
     """
 
     record: TrialRecord
+    replica: int
     pixels: npt.NDArray[np.float32]
     decoded: npt.NDArray[np.float32]
 
@@ -202,7 +216,9 @@ def read_score_grid(study: Study) -> ScoreGrid:
 
 
 def entangled_and_disentangled(study: Study) -> tuple[Reconstructions, Reconstructions]:
-    """Reconstructions by the best trial, after those by the lowest of its M, one of a lower β_norm where there is any.
+    """Those by the best trial's best replica, after those by the worst of the lowest trial of its M.
+
+    The latter has a lower β_norm where there is any.
 
     Raises:
         RunError: no trial has finished.
@@ -216,8 +232,23 @@ def entangled_and_disentangled(study: Study) -> tuple[Reconstructions, Reconstru
     others = [record for record in finished if record.latent_size == best.latent_size and record != best] or [best]
     below = [record for record in others if _beta_norm(record) < _beta_norm(best)]
     lowest = min(below or others, key=lambda record: record.score or 0.0)
-    entangled, disentangled = (Reconstructions(record, *reconstruct(study, record, SHOWN)) for record in (lowest, best))
-    return entangled, disentangled
+    assert lowest.result is not None
+    assert best.result is not None
+    worst_replica, best_replica = lowest.result.score.worst_replica, best.result.score.best_replica
+    return (
+        Reconstructions(lowest, worst_replica, *reconstruct(study, lowest, worst_replica, SHOWN)),
+        Reconstructions(best, best_replica, *reconstruct(study, best, best_replica, SHOWN)),
+    )
+
+
+def _rank_correlation(one: npt.ArrayLike, other: npt.ArrayLike) -> float | None:
+    """Spearman's; None below three pairs, or where one of the two is constant."""
+    from scipy.stats import spearmanr  # slow to import
+
+    one, other = np.asarray(one), np.asarray(other)
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(spearmanr(one, other).statistic)
 
 
 def _finished(study: Study) -> list[TrialRecord]:

@@ -62,6 +62,11 @@ class TrialScore:
         """Which replica has the highest score; the earlier of equals."""
         return self.replica_scores.index(max(self.replica_scores))
 
+    @property
+    def worst_replica(self) -> int:
+        """Which replica has the lowest score; the earlier of equals."""
+        return self.replica_scores.index(min(self.replica_scores))
+
     def to_dict(self) -> dict[str, Any]:
         """The same in types that JSON knows."""
         return dataclasses.asdict(self) | {"profile": {str(pairs): score for pairs, score in self.profile.items()}}

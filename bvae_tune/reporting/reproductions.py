@@ -55,7 +55,7 @@ def score_grid_table(grid: ScoreGrid) -> RenderableType:
             significant(grid.reconstruction[row, peak]),
         )
     notes = f"scores at L = {grid.pairs}, chance {percent(grid.chance)}"
-    return Group(table, Text(notes, style="dim"), Text(_correlation(grid)))
+    return Group(table, Text(notes, style="dim"), Text(_correlation(grid)), Text(_blur(grid)))
 
 
 def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled: Reconstructions, title: str) -> Figure:
@@ -328,11 +328,12 @@ def _strip(axes: Axes, entangled: Reconstructions, disentangled: Reconstructions
 def _words(what: str, shown: Reconstructions) -> str:
     record = shown.record
     assert record.result is not None
-    replica = record.result.score.best_replica
-    nats = significant(record.result.reconstruction[replica])
+    score = record.result.score
+    which = "best" if shown.replica == score.best_replica else "worst"
+    nats = significant(record.result.reconstruction[shown.replica])
     return (
         f"{what}: β_norm {significant(record.beta_norm)}\nβ {significant(record.beta)}, M {record.latent_size}\n"
-        f"best replica: score {percent(record.result.score.replica_scores[replica])}\nreconstruction {nats} nats"
+        f"{which} replica: score {percent(score.replica_scores[shown.replica])}\nreconstruction {nats} nats"
     )
 
 
@@ -342,6 +343,12 @@ def _correlation(grid: ScoreGrid, short: bool = False) -> str:
         return "" if short else "M and its best β_norm: too few to correlate"
     words = f"rank correlation {rank:+.2f}"
     return words if short else f"M and its best β_norm: {words} over {len(grid.latent_sizes)} sizes (paper: positive)"
+
+
+def _blur(grid: ScoreGrid) -> str:
+    rank = grid.correlation_with_reconstruction
+    words = "too few to correlate" if rank is None else f"rank correlation {rank:+.2f} (paper: positive)"
+    return f"score and nats of reconstruction, up to the peak of each M: {words}"
 
 
 def _style(axes: Axes, across: str, along: str, ticks: tuple[float, ...]) -> None:

@@ -171,9 +171,9 @@ def check_image(store: ImageStore, image: int) -> None:
 
 
 def reconstruct(
-    study: Study, record: TrialRecord, count: int
+    study: Study, record: TrialRecord, replica: int, count: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The first `count` labelled images and what a trial's best replica makes of them.
+    """The first `count` labelled images and what a replica of a trial makes of them.
 
     Returns:
         images and their reconstructions from the means of their codes, each (count, C, H, W) float32 in [0, 1].
@@ -182,8 +182,7 @@ def reconstruct(
         InputError: the weights are not kept, or images or labels have changed.
     """
     store, labels = _open(study, study.config.labels)
-    checkpoint = study.checkpoint(record)
-    model = _load(study, record, store, checkpoint, checkpoint.result.score.best_replica)
+    model = _load(study, record, store, study.checkpoint(record), replica)
     pixels = store.gather(labels.indices[:count])
     decoded = model.decode(model.encode(pixels[None]).mean)[0]
     shape = (-1, store.channels, store.height, store.width)

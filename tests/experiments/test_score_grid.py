@@ -45,6 +45,13 @@ def test_a_collapsed_cell_is_the_peak_only_where_all_are() -> None:
     assert dataclasses.replace(some, collapsed=off).peaks.tolist() == [1, 2]
 
 
+def test_reconstruction_counts_up_to_the_peak_of_each_size() -> None:
+    some = grid([[0.5, 0.9, 0.4], [0.6, 0.7, 0.8]], (4, 10))
+    nats = np.array([[10.0, 12.5, 99.0], [11.0, 12.0, 13.0]])
+    assert dataclasses.replace(some, reconstruction=nats).correlation_with_reconstruction == pytest.approx(0.9)
+    assert grid([[0.9, 0.5]], (4,)).correlation_with_reconstruction is None
+
+
 def test_cells_that_are_not_there_take_no_part() -> None:
     nothing = float("nan")
     some = grid([[nothing, 0.5, 0.4], [nothing, nothing, nothing], [0.4, 0.5, nothing]])
@@ -90,6 +97,7 @@ def test_the_command_goes_on_and_draws(reproduce: Reproduce, reproduce_here: Rep
     entangled, disentangled = entangled_and_disentangled(study)
     assert disentangled.record == study.best
     assert entangled.record.latent_size == disentangled.record.latent_size
+    assert (entangled.replica, disentangled.replica) == (0, 0)  # of one
     assert {shown.record.parameters["model.beta_norm"] for shown in (entangled, disentangled)} == {0.016, 0.256}
     assert entangled.pixels.shape == entangled.decoded.shape == (12, 1, 64, 64)
     np.testing.assert_array_equal(entangled.pixels, disentangled.pixels)

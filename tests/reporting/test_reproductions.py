@@ -40,7 +40,9 @@ def grid() -> ScoreGrid:
 def test_the_figure_holds_every_cell_and_every_peak(grid: ScoreGrid, make_record: MakeRecord) -> None:
     pixels = np.zeros((5, 1, 16, 16), np.float32)
     low, best = (make_record(number, beta=beta, score=0.6) for number, beta in enumerate((0.5, 8.0)))
-    figure = score_grid_figure(grid, Reconstructions(low, pixels, pixels), Reconstructions(best, pixels, pixels), "")
+    figure = score_grid_figure(
+        grid, Reconstructions(low, 0, pixels, pixels), Reconstructions(best, 0, pixels, pixels), ""
+    )
     left, right, strip = (axes for part in figure.subfigs for axes in part.axes)
     curves = {
         str(container.get_label()): list(zip(*container.lines[0].get_data(), strict=True))
@@ -156,3 +158,4 @@ def test_the_table_names_the_best_beta_of_each_size(grid: ScoreGrid) -> None:
     assert ["4", "0.01", "10.2", "90.0%", "±", "2.0", "90.0%", "9", "90"] in lines
     assert ["20", "0.16", "32.8", "70.0%", "±", "2.0", "40.0%", "7", "70"] in lines
     assert "rank correlation +1.00 over 3 sizes (paper: positive)" in told.get()
+    assert "up to the peak of each M: rank correlation +1.00 (paper: positive)" in told.get()
