@@ -68,10 +68,16 @@ SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
 Setting = tuple[str, Sequence[str]]  # a packaged search space, and what is changed in it
 
 
-def _trained(fc: Sequence[str], dcign: Setting, infogan: Setting) -> dict[str, Setting]:
-    """The trained systems besides the convolutional β-VAEs; `fc` is what is changed in `shapes_paper`."""
+def _trained(
+    fc: Sequence[str], dcign: Setting, infogan: Setting, untrained: Sequence[str] = _FIXED
+) -> dict[str, Setting]:
+    """The systems besides those without a network and the convolutional β-VAEs.
+
+    `fc` is what is changed in `shapes_paper`, and `untrained` of its network before the first step: costing nothing, it
+    is the paper's wherever that fits.
+    """
     return {
-        UNTRAINED: ("shapes_paper", (*fc, "model.beta=1", "training.steps=0")),
+        UNTRAINED: ("shapes_paper", (*untrained, "model.beta=1", "training.steps=0")),
         VAE: ("shapes_paper", (*fc, "model.beta=1")),
         BETA_VAE: ("shapes_paper", (*fc, "model.beta=4")),
         DCIGN: dcign,
@@ -84,6 +90,7 @@ TRAINED: Final[dict[Scale, Mapping[str, Setting]]] = {
         _SMALL_FC,
         ("dcign", ("model.widths=[4, 4, 4]", *FEW_STEPS)),
         ("infogan", ("model.widths=[64, 64, 8, 4, 16]", *FEW_STEPS)),
+        untrained=_SMALL_FC,
     ),
     Scale.CPU: _trained(_NARROW_FC, ("dcign", ()), ("infogan", ())),
     Scale.HOURS: _trained(_WHOLE_FC, ("dcign", ("training.steps=15000",)), ("infogan", ("training.steps=6000",))),
