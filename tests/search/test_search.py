@@ -315,3 +315,16 @@ def test_the_protocol_of_the_paper_starts_and_steps_on_a_processor(tmp_path: Pat
     assert (trial.state, list(trial.intermediate)) == ("complete", [1, 2])
     assert trial.result is not None
     assert len(trial.result.score.replica_scores) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("space", "trials"), [("fig5_left_paper", 1), ("fig5_right_paper", 2), ("dcign_paper", 1), ("infogan_paper", 1)]
+)
+def test_the_networks_of_table_1_start_and_step_on_a_processor(tmp_path: Path, space: str, trials: int) -> None:
+    settings = ["training.steps=2", "training.report_every=1", "search.baselines=[]", f"search.trials={trials}"]
+    settings += ["protocol.replicas=1", "protocol.classifier_seeds=1", "labels.count=1000", "metric.train_points=500"]
+    study = search(space, settings, name=space, storage=tmp_path)
+    assert [(trial.state, list(trial.intermediate)) for trial in study.trials] == [("complete", [1, 2])] * trials
+    assert study.best is not None
+    assert study.checkpoint(study.best).weights
