@@ -85,8 +85,9 @@ def first_step() -> float:
     settings = [argument for key, value in SMALL.items() for argument in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory() as storage:
         study = Path(storage) / "bench"
+        trained = study / "controls" / "00001"
         command = [COMMAND, "search", "--space", "shapes", "--storage", storage, "--name", "bench", *settings]
-        taken = until(lambda: any(study.glob("*/*/step-0000000001.*")), *command)
+        taken = until(lambda: trained.is_dir() and any(trained.iterdir()), *command)
         record = Study.open(study).controls[1]
     assert record.result is not None
     return taken - record.result.seconds_evaluating
