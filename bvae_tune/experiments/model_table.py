@@ -73,8 +73,8 @@ def _trained(
 ) -> dict[str, Setting]:
     """The systems besides those without a network and the convolutional β-VAEs.
 
-    `fc` is what is changed in `shapes_paper`, and `untrained` of its network before the first step: costing nothing, it
-    is the paper's wherever that fits.
+    `fc` is what is changed in `shapes_paper` for the fc networks, `untrained` for the one without a step: it takes no
+    time, so that it can be the paper's where the trained ones are narrower.
     """
     return {
         UNTRAINED: ("shapes_paper", (*untrained, "model.beta=1", "training.steps=0")),
