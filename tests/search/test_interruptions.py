@@ -149,6 +149,7 @@ def test_a_trial_whose_checkpoints_are_damaged_begins_anew_before_all_eyes(
     space_file: Path, tmp_path: Path, invoke: Callable[..., CompletedProcess[str]]
 ) -> None:
     settings = ["search.trials=1", "training.report_every=60"]
+    whole = search(space_file, settings, name="whole", storage=tmp_path)
     path = tmp_path / "study"
     with pytest.raises(SearchInterrupted), interrupt_at(path / "trials/00000/step-0000000180.safetensors"):
         search(space_file, settings, name="study", storage=tmp_path)
@@ -176,7 +177,8 @@ def test_a_trial_whose_checkpoints_are_damaged_begins_anew_before_all_eyes(
     written = map(json.loads, record.read_bytes()[known:].splitlines())
     steps = [line["user_attr"]["result"]["step"] for line in written if "result" in line.get("user_attr", {})]
     assert steps == list(range(60, 601, 60))  # the record shows where it is, though it had been further
-    (again,) = resumed.trials
+    (again,), (expected,) = resumed.trials, whole.trials
     assert (again.state, list(again.intermediate)) == ("complete", steps)
+    assert (again.score, again.intermediate) == (expected.score, expected.intermediate)
     assert again.result is not None
     assert again.result.notice in told.getvalue()

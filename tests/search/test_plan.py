@@ -54,7 +54,8 @@ def test_sizes_are_those_of_the_bank(make_space: MakeSpace) -> None:
 
 def test_a_grid_has_no_more_trials_than_points(make_space: MakeSpace) -> None:
     grid = make_space(space={"beta": {"grid": [1, 2, 4]}}, search={"sampler": "grid", "trials": 9, "baselines": []})
-    assert bank_sizes(load_space(grid)) == [1, 1, 1]
+    plan = make_plan(load_space(grid))
+    assert (plan.trials, plan.controls) == (3, 0)
 
 
 def test_a_bank_of_trials_is_planned_as_what_runs(make_space: MakeSpace) -> None:
