@@ -111,14 +111,17 @@ def test_a_replica_in_a_bank_is_the_same_seed_alone(shapes_grid: ImageStore, opt
                 scale = values.abs().max()
                 assert scale > 0
                 torch.testing.assert_close(bank.state()[name][replica] / scale, values[0] / scale, rtol=1e-3, atol=1e-4)
+    before = bank.weights()
     bank.train(20)
     for replica, single in enumerate(alone):
         single.train(20)
         for name, values in single.weights().items():
-            # Within a tenth of one step.
-            torch.testing.assert_close(bank.weights()[name][replica], values[0], rtol=1e-3, atol=1e-4)
+            ours = bank.weights()[name][replica]
+            # Adam turns the rounding of a gradient near zero into a good part of a step, how much depends on the
+            # processor: so the whole parameter is compared, with the way that it has gone.
+            assert (ours - values[0]).norm() < 0.05 * (ours - before[name][replica]).norm()
             if together == 1:
-                assert torch.equal(bank.weights()[name][replica], values[0])
+                assert torch.equal(ours, values[0])
 
 
 def test_a_resumed_bank_is_one_never_interrupted(shapes_grid: ImageStore) -> None:
