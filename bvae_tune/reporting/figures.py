@@ -41,7 +41,8 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
 
     Args:
         trials: searched ones. Filled: finished, with the spread over replicas as a bar. Hollow: pruned, at their last
-            report. Crosses at the foot: failed. All coloured by M. The best one is ringed and named.
+            report. Thick crosses: finished with every latent switched off. Thin ones at the foot: failed. All
+            coloured by M. The best one is ringed and named.
         controls: baselines are horizontal lines, beside chance; confirmations are small diamonds.
         title: over the figure.
     """
@@ -87,8 +88,10 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
     kls = [(record.kl, record.label, f"{nats(record.kl)} nats") for record in baselines if record.kl is not None]
     _reference_lines(below, kls)
 
+    collapsed = [record for record in finished if record.collapsed]
     shown = [
-        (finished, "finished", "o", FAINT, FAINT),
+        ([record for record in finished if not record.collapsed], "finished", "o", FAINT, FAINT),
+        (collapsed, "finished, code switched off", "X", FAINT, FAINT),
         (pruned, "pruned, last report", "o", FAINT, "none"),
         (confirmed, "fresh seeds", "D", FAINT, FAINT),
         (failed, "failed", "x", RED, RED),
@@ -122,7 +125,7 @@ def _mark(axes: Axes, record: TrialRecord, height: float, colour: str) -> None:
     axes.plot(
         record.beta,
         height,
-        marker="D" if record.kind == "confirm" else "o",
+        marker="D" if record.kind == "confirm" else "X" if record.collapsed else "o",
         markersize=4.5 if record.kind == "confirm" else 7,
         markerfacecolor="none" if hollow else colour,
         markeredgecolor=colour if hollow else "white",

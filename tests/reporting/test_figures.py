@@ -69,12 +69,15 @@ def test_the_curves_hold_every_scored_trial(make_record: MakeRecord) -> None:
     assert len(faces[0] - {"none"}) == 2
 
 
-def test_the_ring_is_round_the_best_and_not_round_a_collapsed_trial(make_record: MakeRecord) -> None:
+def test_a_collapsed_trial_is_a_cross_and_the_ring_is_round_the_best_of_the_others(make_record: MakeRecord) -> None:
     off = make_record(0, beta=64.0, score=0.9)
     assert off.result is not None
     off = dataclasses.replace(off, result=dataclasses.replace(off.result, kl_per_latent=((0.001,),)))
-    above = score_and_kl([off, make_record(1, beta=8.0, score=0.7)], [], "shapes").axes[0]
+    figure = score_and_kl([off, make_record(1, beta=8.0, score=0.7)], [], "shapes")
+    above = figure.axes[0]
     assert points(above, size=12) == {(8.0, 0.7)}
+    assert (points(above, "X"), points(above, size=7)) == ({(64.0, 0.9)}, {(8.0, 0.7)})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["finished", "finished, code switched off"]
 
 
 def test_both_panels_share_a_logarithmic_beta_that_has_1_on_it(make_record: MakeRecord) -> None:
