@@ -1,4 +1,4 @@
-"""The search spaces of chairs, faces and CelebA, searched by the real program on small sets of the same layout.
+"""Searches by the real program: the spaces of chairs, faces and CelebA on small sets of their layout, and own images.
 
 Seeds: 0, of the spaces and the images.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from PIL import Image
 from small_sets import SmallSet, make_celeba, make_chairs, make_faces
 
 from bvae_tune.data import ImageStore, open_dataset
@@ -97,6 +98,51 @@ def test_celeba_in_colour_with_attributes(
     read = np.asarray(store.gather(np.arange(store.count))).reshape(-1, 3, 64 * 64).mean(axis=2) * 255
     means = images.images[:, 35:183, 15:163].mean(axis=(1, 2))
     assert abs(read - means).max() < 2
+
+
+def test_a_folder_of_ones_own_with_labels_for_some_in_a_csv(
+    run_command: Invoke, space_file: Path, tmp_path: Path
+) -> None:
+    squares = np.load(space_file.parent / "squares.npz")
+    rows = ["file,across,size"]
+    for number, (image, (x, _, size)) in enumerate(zip(squares["images"], squares["factors"], strict=True)):
+        file = f"{'left' if x < 3 else 'right'}/{number:03d}.png"
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "images" / file)
+        if number % 3:
+            rows.append(f"{file},{x / 5},{size if number % 5 else ''}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    settings = [f"dataset.path={tmp_path / 'images'}", f"labels.path={tmp_path / 'labels.csv'}"]
+    study = own_images(run_command, space_file, tmp_path, "dataset.source=folder", "labels.bins=6", *settings)
+    assert study.facts["dataset"]["size"] == [1, 8, 8]
+    assert study.facts["labelled"] == {"count": 72, "factors": ["across", "size"]}
+
+
+def test_a_table_of_ones_own_with_factors_beside_its_images(
+    run_command: Invoke, space_file: Path, tmp_path: Path
+) -> None:
+    squares = np.load(space_file.parent / "squares.npz")
+    columns = dict(zip(("across", "down", "size"), squares["factors"].T, strict=True))
+    images = pa.FixedSizeListArray.from_arrays(squares["images"].reshape(-1), 64)
+    pa.parquet.write_table(pa.table({"image": images, **columns}), tmp_path / "squares.parquet")
+    settings = ["dataset.source=table", f"dataset.path={tmp_path / 'squares.parquet'}", "dataset.size=8"]
+    study = own_images(run_command, space_file, tmp_path, *settings, "labels.count=50")
+    assert study.facts["labelled"] == {"count": 50, "factors": ["across", "down", "size"]}
+
+
+def own_images(run_command: Invoke, space: Path, storage: Path, *settings: str) -> Study:
+    """A finished search of `space` with these settings."""
+    changes = [part for setting in settings for part in ("--set", setting)]
+    outcome = run_command("search", "--space", space, "--storage", storage, "--name", "own", *changes)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    study = Study.open(storage / "own")
+    assert [record.state for record in study.trials] == ["complete", "complete"]
+    assert all(
+        set(record.result.score.information) == set(study.facts["labelled"]["factors"])
+        for record in study.trials
+        if record.result
+    )
+    return study
 
 
 def test_data_info_knows_a_dataset_by_its_place(invoke: Invoke, tmp_path: Path) -> None:
