@@ -31,12 +31,13 @@ from bvae_tune.space import StudyConfig, load_space
 
 
 def settings(steps: int, trials: int, device: str) -> list[str]:
-    """The default space with trials of so many steps, scored at their end only."""
+    """The default space with trials of one replica and so many steps, scored at their end only."""
     return [
         f"training.steps={steps}",
         f"training.report_every={steps}",
         f"search.trials={trials}",
         "search.baselines=[]",
+        "protocol.replicas=1",
         "protocol.classifier_seeds=1",
         "metric.profile=[]",
         "resources.cpus_per_trial=1",
