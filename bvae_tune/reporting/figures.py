@@ -40,9 +40,9 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
     """Score against β over a study, and below it the KL reached: the capacity ε that each β implies (Sec. A.6).
 
     Args:
-        trials: searched ones. Filled: finished, with the spread over replicas as a bar. Hollow: pruned, at their last
-            report. Thick crosses: finished with every latent switched off. Thin ones at the foot: failed. All
-            coloured by M. The best one is ringed and named.
+        trials: searched ones. Coloured by M, filled: finished, with the spread over replicas as a bar, and a thick
+            cross where every latent is switched off; hollow: pruned, at their last report. Thin red crosses at the
+            foot: failed. The best one is ringed and named.
         controls: baselines are horizontal lines, beside chance; confirmations are small diamonds.
         title: over the figure.
     """
@@ -122,10 +122,11 @@ def _spread_bar(axes: Axes, record: TrialRecord, colour: str) -> None:
 
 def _mark(axes: Axes, record: TrialRecord, height: float, colour: str) -> None:
     hollow = record.state == "pruned"
+    cross = record.state == "complete" and record.collapsed
     axes.plot(
         record.beta,
         height,
-        marker="D" if record.kind == "confirm" else "X" if record.collapsed else "o",
+        marker="D" if record.kind == "confirm" else "X" if cross else "o",
         markersize=4.5 if record.kind == "confirm" else 7,
         markerfacecolor="none" if hollow else colour,
         markeredgecolor=colour if hollow else "white",

@@ -45,7 +45,7 @@ class Killer:
         written: for each checkpoint of an unfinished trial that was seen, the times at which it was written.
     """
 
-    def __init__(self, storage: Path, seed: int) -> None:
+    def __init__(self, storage: Path, seed: tuple[int, int]) -> None:
         self.storage = storage
         self.study = storage / "study"
         self.written: dict[Path, set[int]] = {}
@@ -153,7 +153,9 @@ def check_interrupted(study: Study, ended_before: dict[tuple[str, int], TrialRec
         assert max(record.intermediate, default=0) <= trained
 
 
-def kill_until_finished(storage: Path, space: dict[str, Any], seed: int, kills: int, at_once: int) -> tuple[Study, int]:
+def kill_until_finished(
+    storage: Path, space: dict[str, Any], seed: tuple[int, int], kills: int, at_once: int
+) -> tuple[Study, int]:
     """A study with at most so many kills, and how many there were; `at_once` trials run at a time."""
     storage.mkdir()
     (storage / "space.yaml").write_text(yaml.safe_dump(space, sort_keys=False))
@@ -207,7 +209,8 @@ def test_a_killed_study_ends_as_an_undisturbed_one(
     while done < kills:
         # A study that is finished cannot be killed: the next killer goes on with another of the same seed. On a fast
         # machine a study may even end before its first kill.
-        study, found = kill_until_finished(tmp_path / f"study {studies}", space, seed + studies, kills - done, at_once)
+        assert studies < kills + 10
+        study, found = kill_until_finished(tmp_path / f"study {studies}", space, (seed, studies), kills - done, at_once)
         studies += 1
         assert outcome(study) == expected
         assert study.finished
