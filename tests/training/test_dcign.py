@@ -118,9 +118,10 @@ def test_a_replica_in_a_bank_is_the_same_seed_alone(shapes_grid: ImageStore, opt
         for name, values in single.weights().items():
             ours = bank.weights()[name][replica]
             # Adam turns the rounding of a gradient near zero into a good part of a step, on some processors more than
-            # on others: nearly all elements are within a tenth of a step, and no other has gone far from the rest.
+            # on others: nearly all elements are within a tenth of a step, and all within a third.
             assert (ours - values[0]).norm() < 0.05 * (ours - before[name][replica]).norm()
-            assert torch.isclose(ours, values[0], rtol=1e-3, atol=1e-4).double().mean() > 0.97
+            assert torch.isclose(ours, values[0], rtol=1e-3, atol=1e-4).double().mean() > 0.99
+            torch.testing.assert_close(ours, values[0], rtol=1e-3, atol=3e-4)
             if together == 1:
                 assert torch.equal(ours, values[0])
 
