@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import yaml
 from pyarrow import parquet
 from rich.console import Console
@@ -98,6 +99,14 @@ def interrupt_at(file: Path) -> Iterator[None]:
         thread.join()
 
 
+def wait_for_idle_ray() -> None:
+    """Until an interrupted run has given back what its workers held, which writes no more then."""
+    until = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < until, "a worker still has its place"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("embedded_ray")
 def test_an_interrupt_is_130_stops_cleanly_and_names_the_way_on(
@@ -153,6 +162,7 @@ def test_a_trial_whose_checkpoints_are_damaged_begins_anew_before_all_eyes(
     path = tmp_path / "study"
     with pytest.raises(SearchInterrupted), interrupt_at(path / "trials/00000/step-0000000180.safetensors"):
         search(space_file, settings, name="study", storage=tmp_path)
+    wait_for_idle_ray()
     assert "interrupted" in parquet.read_table(path / "results.parquet").column("state").to_pylist()
     study = Study.open(path)
     (stopped,) = study.trials
