@@ -23,6 +23,7 @@ from bvae_tune.models.config import ModelConfig
 from bvae_tune.models.networks import build_network
 from bvae_tune.models.stack import Affine, Reshape, Stack
 from bvae_tune.training.config import TrainingConfig
+from bvae_tune.training.memory import keep_freed_memory
 
 PIXELS = (1, 64, 64)
 # Images of which the products of a larger batch may be made up, where those are faster: they stay in the cache.
@@ -69,6 +70,7 @@ class Floor:
     """Times a step's floor: for R replicas, at these settings, on this device with this process's threads."""
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, replicas: int, device: str) -> None:
+        keep_freed_memory()
         self._dtype = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
         self._device, self._replicas, batch = device, replicas, training.batch_size
         network = build_network(model, *PIXELS)
@@ -105,13 +107,17 @@ class Floor:
         return 2 * source.numel() * source.itemsize / self._best(lambda: target.copy_(source), 5)
 
     def _product(self, one: Pass) -> float:
-        """Seconds of the fastest of the layouts that the second factor may lie in."""
+        """Seconds of the fastest of the layouts that the second factor may lie in, and of PyTorch's two libraries."""
         left, right, out = (
             torch.rand(self._replicas, *shape, dtype=self._dtype, device=self._device)
             for shape in ((one.m, one.k), (one.k, one.n), (one.m, one.n))
         )
         turned = right.mT.contiguous().mT
-        return min(self._best(partial(torch.bmm, left, factor, out=out), 3) for factor in (right, turned))
+        ways: list[Callable[[], object]] = [partial(torch.bmm, left, factor, out=out) for factor in (right, turned)]
+        if self._device == "cpu" and self._replicas == 1 and self._dtype == torch.float32:
+            linear = torch.ops.mkldnn._linear_pointwise
+            ways += [partial(linear, left[0], factor[0].T, None, "none", [], "") for factor in (right, turned)]
+        return min(self._best(way, 3) for way in ways)
 
     def _best(self, work: Callable[[], object], times: int) -> float:
         """The shortest time of a call, over so many tries after a first one.
