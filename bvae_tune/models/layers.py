@@ -20,6 +20,7 @@ from bvae_tune.randomness import generator
 
 _STRIDE, _PADDING = (2, 2), (1, 1)
 _FEW_CHANNELS = 8
+_LARGE_PRODUCT = 2_000_000  # multiplications
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def arranged(values: Tensor) -> Tensor:
 
 def linear(inputs_RBI: Tensor, weight_ROI: Tensor, bias_RO: Tensor) -> Tensor:
     """Fully connected layer, (R, B, I) -> (R, B, O)."""
-    return _product(inputs_RBI, weight_ROI.mT, bias_RO)
+    return product(inputs_RBI, weight_ROI.mT, bias_RO)
 
 
 def linear_backward(
@@ -103,31 +104,39 @@ def linear_backward(
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Gradients to the inputs (where wanted), the weight and the bias."""
     return (
-        _product(gradient_RBO, weight_ROI) if to_inputs else None,
-        _product(gradient_RBO.mT, inputs_RBI),
+        product(gradient_RBO, weight_ROI) if to_inputs else None,
+        product(gradient_RBO.mT, inputs_RBI.contiguous()),
         gradient_RBO.sum(1, dtype=torch.float32),
     )
 
 
-def _product(left_RIK: Tensor, right_RKJ: Tensor, bias_RJ: Tensor | None = None) -> Tensor:
-    """Matrix products (R, I, J), a row added to each.
+def product(left_RMK: Tensor, right_RKN: Tensor, bias_RN: Tensor | None = None) -> Tensor:
+    """Matrix products (R, M, N), with a row added to each where it is given. No gradient goes through them.
 
-    On a CPU PyTorch leaves those of float32 to MKL, which makes no use of AVX-512 on other makers' processors. oneDNN,
-    which PyTorch has for convolutions and bfloat16, takes half the time there, and no longer elsewhere.
+    On a CPU PyTorch leaves float32 to MKL, which has no AVX-512 for processors other than Intel's. oneDNN, which does
+    PyTorch's convolutions, takes half the time for a large product there. Its call takes too long for a small one, and
+    it is a thousand times slower where a replica's right factor lies in memory with gaps.
     """
-    if left_RIK.dtype == torch.float32 and left_RIK.device.type == "cpu" and _has_onednn():
-        biases = [None] * len(left_RIK) if bias_RJ is None else bias_RJ
-        each = zip(left_RIK, right_RKJ.mT, biases, strict=True)
+    if _faster_by_onednn(left_RMK, right_RKN):
+        biases = [None] * len(left_RMK) if bias_RN is None else bias_RN.contiguous()
+        each = zip(left_RMK, right_RKN.mT, biases, strict=True)
         products = [torch.ops.mkldnn._linear_pointwise(*operands, "none", [], "") for operands in each]
         return products[0][None] if len(products) == 1 else torch.stack(products)
-    if bias_RJ is None:
-        return left_RIK @ right_RKJ
-    return torch.baddbmm(bias_RJ[:, None], left_RIK, right_RKJ)
+    if bias_RN is None:
+        return left_RMK @ right_RKN
+    return torch.baddbmm(bias_RN[:, None], left_RMK, right_RKN)
+
+
+def _faster_by_onednn(left_RMK: Tensor, right_RKN: Tensor) -> bool:
+    on_cpu = left_RMK.dtype == torch.float32 and left_RMK.device.type == "cpu"
+    return on_cpu and left_RMK[0].numel() * right_RKN.shape[2] >= _LARGE_PRODUCT and _has_both_libraries()
 
 
 @cache
-def _has_onednn() -> bool:
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _has_both_libraries() -> bool:
+    return torch.backends.mkl.is_available() and hasattr(  # type: ignore[no-untyped-call]
+        torch.ops.mkldnn, "_linear_pointwise"
+    )
 
 
 # Convolutions keep the replicas side by side as channels, (B, R*C, H, W), channels last in memory: that is a grouped

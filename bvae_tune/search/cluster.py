@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
 import socket
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -75,7 +77,8 @@ def ray_session(address: str | None, meanwhile: str | None = None, console: Cons
     with without_collector():
         import ray
     if ray.is_initialized():
-        yield
+        with _giving_back():
+            yield
         return
     if meanwhile:
         # What it raises is raised again by the import that follows.
@@ -100,6 +103,21 @@ def ray_session(address: str | None, meanwhile: str | None = None, console: Cons
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _giving_back() -> Iterator[None]:
+    """At an interrupt, hand back what Tune's workers hold in a Ray that goes on.
+
+    Only the end of Tune's controller gives it back, and the traceback keeps the controller alive: a worker would train,
+    and write, until Python's collector comes by.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        traceback.clear_frames(interrupt.__traceback__)
+        gc.collect()
+        raise
 
 
 def _check_address(address: str) -> None:

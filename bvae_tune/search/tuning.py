@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -118,12 +116,6 @@ def _tune_once(study: Study, placement: Placement, recorder: Recorder, at_once: 
             trial_dirname_creator=_trial_name,
             verbose=0,
         )
-    except KeyboardInterrupt as interrupt:
-        # Tune's controller gives workers and their places back when it is collected; in a Ray that goes on after this,
-        # a worker would train, and write, until then.
-        traceback.clear_frames(interrupt.__traceback__)
-        gc.collect()
-        raise
     except Exception as error:
         return error
     return None

@@ -19,6 +19,7 @@ from functools import partial
 
 import torch
 
+from bvae_tune.models import layers
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.models.networks import build_network
 from bvae_tune.models.stack import Affine, Reshape, Stack
@@ -70,7 +71,7 @@ class Floor:
     """Times a step's floor: for R replicas, at these settings, on this device with this process's threads."""
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, replicas: int, device: str) -> None:
-        keep_freed_memory()
+        keep_freed_memory()  # as in a bank: not every product is written into a tensor that is there
         self._dtype = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
         self._device, self._replicas, batch = device, replicas, training.batch_size
         network = build_network(model, *PIXELS)
@@ -107,16 +108,14 @@ class Floor:
         return 2 * source.numel() * source.itemsize / self._best(lambda: target.copy_(source), 5)
 
     def _product(self, one: Pass) -> float:
-        """Seconds of the fastest of the layouts that the second factor may lie in, and of PyTorch's two libraries."""
+        """Seconds of the fastest of the layouts that the second factor may lie in, and of PyTorch's libraries."""
         left, right, out = (
             torch.rand(self._replicas, *shape, dtype=self._dtype, device=self._device)
             for shape in ((one.m, one.k), (one.k, one.n), (one.m, one.n))
         )
-        turned = right.mT.contiguous().mT
-        ways: list[Callable[[], object]] = [partial(torch.bmm, left, factor, out=out) for factor in (right, turned)]
-        if self._device == "cpu" and self._replicas == 1 and self._dtype == torch.float32:
-            linear = torch.ops.mkldnn._linear_pointwise
-            ways += [partial(linear, left[0], factor[0].T, None, "none", [], "") for factor in (right, turned)]
+        factors = (right, right.mT.contiguous().mT)
+        ways = [partial(torch.bmm, left, factor, out=out) for factor in factors]
+        ways += [partial(layers.product, left, factor) for factor in factors]
         return min(self._best(way, 3) for way in ways)
 
     def _best(self, work: Callable[[], object], times: int) -> float:

@@ -79,14 +79,17 @@ def test_convolutions_and_their_gradients_are_pytorchs(
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_linear_and_its_gradients_are_pytorchs(replicas: int) -> None:
-    inputs = _random(replicas, B, 7, seed=1).requires_grad_()
-    weight = _random(replicas, 6, 7, seed=2).requires_grad_()
-    bias = _random(replicas, 6, seed=3).requires_grad_()
+@pytest.mark.parametrize("sizes", [(B, 7, 6), (40, 300, 200)])  # on a CPU large products go another way
+def test_linear_and_its_gradients_are_pytorchs(replicas: int, sizes: tuple[int, int, int]) -> None:
+    images, width, outputs = sizes
+    # In memory the replicas of an image lie side by side, as after convolutions.
+    inputs = _random(images, replicas, width, seed=1).transpose(0, 1).requires_grad_()
+    weight = _random(replicas, outputs, width, seed=2).requires_grad_()
+    bias = _random(replicas, outputs, seed=3).requires_grad_()
     reference = torch.stack([functional.linear(inputs[r], weight[r], bias[r]) for r in range(replicas)])
-    pull = _random(replicas, B, 6, seed=4)
+    pull = _random(replicas, images, outputs, seed=4)
     with torch.no_grad():
-        torch.testing.assert_close(linear(inputs, weight, bias), reference)
+        torch.testing.assert_close(linear(inputs, weight, bias), reference, rtol=1e-4, atol=1e-4)
         gradients = linear_backward(pull, inputs, weight, True)
         assert linear_backward(pull, inputs, weight, False)[0] is None
     _assert_gradients_match(gradients, reference, (inputs, weight, bias), pull)
