@@ -40,7 +40,7 @@ def make_chairs(folder: Path) -> SmallSet:
     for chair, name in enumerate(chairs):
         for number, (elevation, azimuth) in enumerate(itertools.product((20, 30), azimuths), start=1):
             file = f"{name}/renders/image_{number:03d}_p{elevation:03d}_t{azimuth:03d}_r096.png"
-            points, normals = _chair(width=0.5 + 0.06 * chair, back=1.2 - 0.08 * chair)
+            points, normals = _chair(width=0.5 + 0.06 * chair, back=1.2 - 0.08 * chair, lean=5 * (chair % 4))
             view = _turn(azimuth, elevation)
             image = 255 - _splat(points @ view.T, 255 - _shade(normals @ view.T, np.array([0.3, -0.5, 0.8])))
             rows.append((file, image, (chair, elevation, azimuth)))
@@ -98,13 +98,16 @@ def _box(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.ndarray, n
     return np.concatenate(points), np.concatenate(normals)
 
 
-def _chair(width: float, back: float) -> tuple[np.ndarray, np.ndarray]:
-    """Seat, back and four legs; y up, within about 1 of the origin."""
-    boxes = [((-width, -0.1, -0.5), (width, 0.05, 0.5)), ((-width, 0.05, -0.5), (width, back - 0.2, -0.4))]
+def _chair(width: float, back: float, lean: float) -> tuple[np.ndarray, np.ndarray]:
+    """Seat, four legs, and a back that leans (degrees) on its joint with the seat; y up, about 1 from the origin."""
+    parts = [_box((-width, -0.1, -0.5), (width, 0.05, 0.5))]
     for x, z in itertools.product((-width, width - 0.1), (-0.5, 0.4)):
-        boxes.append(((x, -0.9, z), (x + 0.1, -0.1, z + 0.1)))
-    points, normals = zip(*(_box(low, high) for low, high in boxes), strict=True)
-    return np.concatenate(points), np.concatenate(normals)
+        parts.append(_box((x, -0.9, z), (x + 0.1, -0.1, z + 0.1)))
+    joint, turned = np.array([0.0, 0.05, -0.5]), _turn(0, -lean)
+    points, normals = _box((-width, 0.05, -0.5), (width, back - 0.2, -0.4))
+    parts.append(((points - joint) @ turned.T + joint, normals @ turned.T))
+    points, normals = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return points, normals
 
 
 def _head(length: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
