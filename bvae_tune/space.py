@@ -274,6 +274,12 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
         no_beta = f"{model.architecture} has no β to set to 1; search.baselines: give [untrained] or []"
         fail(no_beta, ("search", "baselines"), ("model", "architecture"))
 
+    sigma = ("space", paths["model.sigma"]) if "model.sigma" in space else ("model", "sigma")
+    bernoulli = model.likelihood == "bernoulli" and "model.likelihood" not in space
+    if bernoulli and (model.sigma != 1 or sigma[0] == "space"):
+        why = "sigma is the gaussian likelihood's, and of no effect with bernoulli; take it out"
+        fail(why, sigma, ("model", "likelihood"))
+
     for key, distribution in space.items():
         path = ("space", paths[key])
         room, _, name = key.partition(".")

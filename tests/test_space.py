@@ -146,6 +146,8 @@ def test_an_unknown_name_lists_the_packaged_ones() -> None:
         ("latent_size: {int", "beta_norm: {int", ["line 13, space.beta_norm", "both searched"]),
         ("latent_size: 4", "beta_norm: 1", ["line 6, model.beta_norm", "beta is searched", "take beta_norm out"]),
         ("latent_size: 4", "beta: 1", ["line 6, model.beta", "beta is searched", "of no effect"]),
+        ("latent_size: 4", "sigma: 0.1", ["line 6, model.sigma", "of no effect with bernoulli"]),
+        ("latent_size: {int: [2", "model.sigma: {uniform: [1", ["line 13, space.model.sigma", "of no effect"]),
         ("learning_rate: 2e-3", "learning_rate: .inf", ["line 8, training.learning_rate", "and finite"]),
         ("latent_size: 4", "beta: 1\n  beta_norm: 1", ["line 6, model.beta", "beta_norm are both given"]),
         ("trials: 3", "trials: 0", ["line 14, search.trials", "0 must be at least 1"]),
@@ -280,7 +282,7 @@ def test_configure_refuses_what_does_not_fit(tmp_path: Path, parameters: dict[st
 
 
 def test_every_key_of_model_and_training_can_be_searched(tmp_path: Path) -> None:
-    config = load_space(write(tmp_path, SPACE), ["space.beta=null", "model.beta=1"])
+    config = load_space(write(tmp_path, SPACE), ["space.beta=null", "model.beta=1", "model.likelihood=gaussian"])
     for key in searchable_keys():
         room, _, name = key.partition(".")
         value = config.to_dict()[room][name]
