@@ -277,8 +277,8 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
     sigma = ("space", paths["model.sigma"]) if "model.sigma" in space else ("model", "sigma")
     bernoulli = model.likelihood == "bernoulli" and "model.likelihood" not in space
     if bernoulli and (model.sigma != 1 or sigma[0] == "space"):
-        why = "sigma is the gaussian likelihood's, and of no effect with bernoulli; take it out"
-        fail(why, sigma, ("model", "likelihood"))
+        why = "sigma is the gaussian likelihood's, and of no effect with bernoulli"
+        fail(f"{why}; take it out or set it to 1, or give model.likelihood: gaussian", sigma, ("model", "likelihood"))
 
     for key, distribution in space.items():
         path = ("space", paths[key])

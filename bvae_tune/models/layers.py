@@ -20,7 +20,8 @@ from bvae_tune.randomness import generator
 
 _STRIDE, _PADDING = (2, 2), (1, 1)
 _FEW_CHANNELS = 8
-_LARGE_PRODUCT = 2_000_000  # multiplications
+# Multiplications of a matrix product from which on oneDNN's slower call pays (see `product`).
+LARGE_PRODUCT = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -105,21 +106,23 @@ def linear_backward(
     """Gradients to the inputs (where wanted), the weight and the bias."""
     return (
         product(gradient_RBO, weight_ROI) if to_inputs else None,
-        product(gradient_RBO.mT, inputs_RBI.contiguous()),
+        product(gradient_RBO.mT, inputs_RBI),
         gradient_RBO.sum(1, dtype=torch.float32),
     )
 
 
 def product(left_RMK: Tensor, right_RKN: Tensor, bias_RN: Tensor | None = None) -> Tensor:
-    """Matrix products (R, M, N), with a row added to each where it is given. No gradient goes through them.
+    """Matrix products (R, M, N), with a row added to each where it is given; automatic differentiation stops here.
 
     On a CPU PyTorch leaves float32 to MKL, which has no AVX-512 for processors other than Intel's. oneDNN, which does
     PyTorch's convolutions, takes half the time for a large product there. Its call takes too long for a small one, and
     it is a thousand times slower where a replica's right factor lies in memory with gaps.
     """
     if _faster_by_onednn(left_RMK, right_RKN):
+        dense = right_RKN[0].is_contiguous() or right_RKN[0].mT.is_contiguous()
+        rights_RNK = (right_RKN if dense else right_RKN.contiguous()).mT
         biases = [None] * len(left_RMK) if bias_RN is None else bias_RN.contiguous()
-        each = zip(left_RMK, right_RKN.mT, biases, strict=True)
+        each = zip(left_RMK, rights_RNK, biases, strict=True)
         products = [torch.ops.mkldnn._linear_pointwise(*operands, "none", [], "") for operands in each]
         return products[0][None] if len(products) == 1 else torch.stack(products)
     if bias_RN is None:
@@ -129,14 +132,14 @@ def product(left_RMK: Tensor, right_RKN: Tensor, bias_RN: Tensor | None = None) 
 
 def _faster_by_onednn(left_RMK: Tensor, right_RKN: Tensor) -> bool:
     on_cpu = left_RMK.dtype == torch.float32 and left_RMK.device.type == "cpu"
-    return on_cpu and left_RMK[0].numel() * right_RKN.shape[2] >= _LARGE_PRODUCT and _has_both_libraries()
+    return on_cpu and left_RMK[0].numel() * right_RKN.shape[2] >= LARGE_PRODUCT and _has_both_libraries()
 
 
 @cache
 def _has_both_libraries() -> bool:
-    return torch.backends.mkl.is_available() and hasattr(  # type: ignore[no-untyped-call]
-        torch.ops.mkldnn, "_linear_pointwise"
-    )
+    # Where PyTorch has no MKL, as on ARM, its products and oneDNN's have not been compared.
+    has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return has_mkl and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 # Convolutions keep the replicas side by side as channels, (B, R*C, H, W), channels last in memory: that is a grouped

@@ -108,7 +108,7 @@ class Floor:
         return 2 * source.numel() * source.itemsize / self._best(lambda: target.copy_(source), 5)
 
     def _product(self, one: Pass) -> float:
-        """Seconds of the fastest of the layouts that the second factor may lie in, and of PyTorch's libraries."""
+        """Seconds of the fastest: in the layouts that the second factor may lie in, by PyTorch and by our `product`."""
         left, right, out = (
             torch.rand(self._replicas, *shape, dtype=self._dtype, device=self._device)
             for shape in ((one.m, one.k), (one.k, one.n), (one.m, one.n))

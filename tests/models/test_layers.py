@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bvae_tune.models.layers import (
+    LARGE_PRODUCT,
     ParameterSpec,
     arranged,
     convolution,
@@ -79,7 +80,7 @@ def test_convolutions_and_their_gradients_are_pytorchs(
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
-@pytest.mark.parametrize("sizes", [(B, 7, 6), (40, 300, 200)])  # on a CPU large products go another way
+@pytest.mark.parametrize("sizes", [(B, 7, 6), (40, 300, LARGE_PRODUCT // 12_000 + 1)])  # two ways on a CPU
 def test_linear_and_its_gradients_are_pytorchs(replicas: int, sizes: tuple[int, int, int]) -> None:
     images, width, outputs = sizes
     # In memory the replicas of an image lie side by side, as after convolutions.
