@@ -70,6 +70,7 @@ def confirm(
     from bvae_tune.search.confirm import confirm as run_confirmation
     from bvae_tune.search.runs import find_run
     from bvae_tune.search.study import Study
+    from bvae_tune.wording import command
 
     out, path = console(), find_run(run, storage)
     found = run_confirmation(path, seeds, address=address, console=None if as_json else out)
@@ -77,6 +78,8 @@ def confirm(
         print_json(found.to_dict())
     else:
         out.print(confirmation(found))
+        more = f"{command('confirm', path)} --seeds {2 * (len(found.best) + found.failed)}"
+        out.print(f"Twice the pairs tell more surely, and keep these: {more}", markup=False, soft_wrap=True)
     _draw(Study.open(path), None if as_json else out)
 
 

@@ -212,6 +212,9 @@ def test_a_confirmation_is_paired_on_fresh_seeds_and_is_only_read_again(own_copy
     shown = json.loads(outcome.stdout)
     assert (shown["best"], shown["baseline"], shown["lead"]) == (list(found.best), list(found.baseline), found.lead)
     assert read_confirmation(study) == found
+    told_again = invoke("confirm", own_copy, "--seeds", "2").stdout
+    assert "Mean lead over β = 1 in 2 pairs of seeds: " in told_again
+    assert f"keep these: bvae-tune confirm {own_copy} --seeds 4\n" in told_again
     assert json.loads(invoke("best", own_copy, "--json").stdout)["confirmation"] == shown
     assert "Confirmed on fresh seeds" in invoke("best", own_copy).stdout
     assert len(Study.open(own_copy).controls) == 6
