@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from ray_workers import workers
 from rich.console import Console
 
 import bvae_tune
@@ -121,11 +122,10 @@ def killer(kills: int, trial: Path, at_once: bool = False) -> Iterator[list[int]
         while not stop.wait(0.05) and len(killed) < kills:
             checkpoints = set(trial.glob("step-*.safetensors"))
             if at_once or checkpoints - seen:
-                for process in psutil.Process().children(recursive=True):  # never another study of this machine
+                for process in workers("ray::BetaVAETrainable.train"):
+                    if process.pid in killed:
+                        continue
                     with suppress(psutil.NoSuchProcess):
-                        title = " ".join(process.cmdline())
-                        if not title.startswith("ray::BetaVAETrainable.train") or process.pid in killed:
-                            continue
                         process.kill()
                         killed.append(process.pid)
                         seen.update(trial.glob("step-*.safetensors"))

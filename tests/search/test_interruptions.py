@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -20,6 +20,7 @@ import psutil
 import pytest
 import yaml
 from pyarrow import parquet
+from ray_workers import workers
 from rich.console import Console
 
 from bvae_tune.errors import InputError
@@ -101,17 +102,9 @@ def interrupt_at(file: Path) -> Iterator[None]:
 def wait_for_lost_workers() -> None:
     """Until no worker of this process's Ray trains, and none can write to a study any more."""
     until = time.monotonic() + 30
-    while any("BetaVAETrainable" in name for name in names_of_children()):
+    while workers("ray::BetaVAETrainable"):
         assert time.monotonic() < until, "a worker lives on"
         time.sleep(0.02)
-
-
-def names_of_children() -> list[str]:
-    names = []
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            names.append(" ".join(child.cmdline()))
-    return names
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
