@@ -274,9 +274,10 @@ def _check_across(file: SpaceFile, config: StudyConfig, data: dict[str, Any], pa
         no_beta = f"{model.architecture} has no β to set to 1; search.baselines: give [untrained] or []"
         fail(no_beta, ("search", "baselines"), ("model", "architecture"))
 
-    sigma = ("space", paths["model.sigma"]) if "model.sigma" in space else ("model", "sigma")
-    bernoulli = model.likelihood == "bernoulli" and "model.likelihood" not in space
-    if bernoulli and (model.sigma != 1 or sigma[0] == "space"):
+    sigma_searched = "model.sigma" in space
+    always_bernoulli = model.likelihood == "bernoulli" and "model.likelihood" not in space
+    if always_bernoulli and (sigma_searched or model.sigma != 1):
+        sigma = ("space", paths["model.sigma"]) if sigma_searched else ("model", "sigma")
         why = "sigma is the gaussian likelihood's, and of no effect with bernoulli"
         fail(f"{why}; take it out or set it to 1, or give model.likelihood: gaussian", sigma, ("model", "likelihood"))
 

@@ -131,8 +131,8 @@ def product(left_RMK: Tensor, right_RKN: Tensor, bias_RN: Tensor | None = None) 
 
 
 def _faster_by_onednn(left_RMK: Tensor, right_RKN: Tensor) -> bool:
-    on_cpu = left_RMK.dtype == torch.float32 and left_RMK.device.type == "cpu"
-    return on_cpu and left_RMK[0].numel() * right_RKN.shape[2] >= LARGE_PRODUCT and _has_both_libraries()
+    large = left_RMK.shape[1:].numel() * right_RKN.shape[2] >= LARGE_PRODUCT
+    return large and left_RMK.dtype == torch.float32 and left_RMK.device.type == "cpu" and _has_both_libraries()
 
 
 @cache
