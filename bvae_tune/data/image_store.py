@@ -100,17 +100,11 @@ class ImageStore:
             chosen = np.asarray(indices.cpu() if isinstance(indices, torch.Tensor) else indices)
             if chosen.size and not 0 <= chosen.min() <= chosen.max() < self.count:
                 raise IndexError(f"image indices must lie between 0 and {self.count - 1}")
-            return torch.from_numpy(self._unpack(self.packed[chosen]))
+            return unpack(torch.from_numpy(self.packed[chosen]), self.bits, self.dimensions)
         if where not in self._on_device:
             self._on_device[where] = torch.tensor(self.packed, device=where)
         index = torch.as_tensor(indices).to(where, non_blocking=True)
         return unpack(self._on_device[where][index], self.bits, self.dimensions)
-
-    def _unpack(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        if self.bits == 8:
-            return np.divide(packed, 255, dtype=np.float32)
-        pixels = np.take(_bits_of_byte(), packed, axis=0)
-        return pixels.reshape(*packed.shape[:-1], 8 * packed.shape[-1])[..., : self.dimensions]
 
     @property
     def varying_factors(self) -> tuple[str, ...]:
@@ -138,18 +132,20 @@ class ImageStore:
 
 def unpack(packed: torch.Tensor, bits: int, dimensions: int) -> torch.Tensor:
     """Rows of bytes (..., bytes) uint8 -> pixels (..., dimensions) float32 in [0, 1], on the device of the bytes."""
-    import torch
 
     if bits == 8:
         return packed.float() / 255
-    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
-    return ((packed[..., None] >> shifts) & 1).flatten(-2)[..., :dimensions].float()
+    pixels = _pixels_of_byte(packed.device).index_select(0, packed.flatten().int())
+    return pixels.view(*packed.shape[:-1], 8 * packed.shape[-1])[..., :dimensions]
 
 
 @cache
-def _bits_of_byte() -> npt.NDArray[np.float32]:
-    """(256, 8): the pixels of each byte."""
-    return np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
+def _pixels_of_byte(device: torch.device) -> torch.Tensor:
+    """(256, 8) float32: the pixels of each byte, the first in its highest bit."""
+    import torch
+
+    pixels = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
+    return torch.from_numpy(pixels).to(device)
 
 
 def open_store(path: str | Path) -> ImageStore:
