@@ -95,7 +95,7 @@ class ImageStore:
         """
         import torch
 
-        where = torch.device(device)
+        where = torch.empty(0, device=device).device  # with its number: "cuda" and "cuda:0" share a copy
         if where.type == "cpu":
             chosen = np.asarray(indices.cpu() if isinstance(indices, torch.Tensor) else indices)
             if chosen.size and not 0 <= chosen.min() <= chosen.max() < self.count:

@@ -28,7 +28,8 @@ class TrainingConfig:
         batch_size: images of a step, per replica.
         steps: length of the training in steps; 0 leaves the network untrained.
         report_every: steps between two evaluations.
-        precision: of the matrix products; parameters, sums and the loss stay float32.
+        precision: of the matrix products; parameters, sums and the loss stay float32. On a GPU float32 is PyTorch's
+            default: convolutions may use TF32, matrix products do not.
         beta_anneal: share of `steps` over which β rises linearly from 0 to its value; 0 keeps it constant.
 
     Raises:

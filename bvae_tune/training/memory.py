@@ -31,8 +31,10 @@ def keep_freed_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: numpy's, the device's, or the CPU's, which has no error class of its own."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+    """Whether an allocation failed: numpy's, the device's, or one of a library without an error class of its own."""
+    without_class = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return named or any(words in str(error) for words in without_class)
 
 
 def out_of_memory_in_words(error: BaseException) -> str:
