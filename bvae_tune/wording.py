@@ -48,8 +48,11 @@ def nats(value: float | None) -> str:
 
 
 def significant(value: float) -> str:
-    """Three significant digits without an exponent where that is short: `0.00552`, `1.26`, `118`; a dash for NaN."""
-    return "–" if math.isnan(value) else f"{value:.3g}"
+    """Three significant digits, without an exponent below a million: `0.00552`, `1.26`, `1,050`; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if 1e3 <= abs(rounded) < 1e6 else f"{rounded:.3g}"
 
 
 def duration(seconds: float | None, *, short: bool = False) -> str:

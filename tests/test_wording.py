@@ -56,6 +56,7 @@ def test_nats_have_two_decimals() -> None:
 
 def test_significant_digits() -> None:
     assert [significant(value) for value in (0.0055249, 1.2572, 118.22, 4.0)] == ["0.00552", "1.26", "118", "4"]
+    assert [significant(value) for value in (999.6, 1048.6, 999_400, 1.5e6)] == ["1,000", "1,050", "999,000", "1.5e+06"]
     assert significant(float("nan")) == "–"
 
 

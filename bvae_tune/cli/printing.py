@@ -1,4 +1,4 @@
-"""Where commands print: tables for people, JSON for scripts."""
+"""Where commands print: tables and a picture for people, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from bvae_tune.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from bvae_tune.search.study import Study
 
 # Tables in a pipe or a file: wide enough not to fold.
 _WIDTH_ELSEWHERE = 160
@@ -38,6 +40,19 @@ def working(out: Console, what: str) -> Iterator[None]:
 def print_json(data: Any) -> None:
     """One JSON document on standard output; numbers that JSON does not know become null."""
     print(json.dumps(_finite(data), indent=2, ensure_ascii=False))
+
+
+def draw_score_and_kl(study: Study, out: Console | None) -> None:
+    """Draw the picture of score and KL against β anew, and say where; nothing for models without β."""
+    from bvae_tune.reporting.figures import score_and_kl, write_png
+
+    trials, controls = study.trials, study.controls
+    if all(math.isnan(record.beta) for record in (*trials, *controls)):
+        return
+    path = study.path / "score_against_beta.png"
+    write_png(score_and_kl(trials, controls, f"{study.name}: score and KL of each trial against β"), path)
+    if out is not None:
+        out.print(f"Score and KL against β: {path}", soft_wrap=True)
 
 
 def output_file(path: Path, option: str, ending: str = "") -> Path:

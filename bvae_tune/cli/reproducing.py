@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bvae_tune.cli.arguments import STORAGE, Address, Json, Settings, Storage
-from bvae_tune.cli.printing import console, print_json, working
+from bvae_tune.cli.printing import console, draw_score_and_kl, print_json, working
 from bvae_tune.errors import InputError
 from bvae_tune.experiments import Scale
 
@@ -61,6 +61,7 @@ def fig5_left(
     path = study.path / "fig5_left.png"
     write_png(systems_figure(systems, learning_curves(study), f"Fig. 5 left ({study.name})"), path)
     write_table(path.with_suffix(".parquet"), pa.Table.from_pylist(rows))
+    draw_score_and_kl(study, None if as_json else out)
     if as_json:
         print_json({"systems": rows, "failed": _failures(study), "figure": str(path)})
         return
@@ -79,6 +80,7 @@ def fig5_right(
     as_json: Json = False,
 ) -> None:
     """Score over a grid of β_norm and M, and two reconstructions: Fig. 5 right."""
+    from bvae_tune.experiments.reproduction import budget
     from bvae_tune.experiments.score_grid import entangled_and_disentangled, read_score_grid, run_score_grid
     from bvae_tune.reporting.figures import write_png
     from bvae_tune.reporting.reproductions import score_grid_figure, score_grid_table
@@ -87,10 +89,10 @@ def fig5_right(
     study = run_score_grid(scale, storage, name, settings or (), address=address, console=None if as_json else out)
     grid = read_score_grid(study)
     path = study.path / "fig5_right.png"
-    title = (
-        f"Fig. 5 right on {study.facts['dataset']['name']} ({study.name}, {study.config.protocol.replicas} replicas)"
-    )
+    assert study.best is not None
+    title = f"Fig. 5 right on {study.facts['dataset']['name']} ({study.name}; {budget(study, study.best)} a cell)"
     write_png(score_grid_figure(grid, *entangled_and_disentangled(study), title), path)
+    draw_score_and_kl(study, None if as_json else out)
     if as_json:
         print_json({**grid.to_dict(), "failed": _failures(study), "figure": str(path)})
         return
@@ -141,11 +143,11 @@ def fig6(
 
 def _tell_failures(out: Console, study: Study) -> None:
     for label, reason in _failures(study).items():
-        out.print(f"{label} failed and is not shown: {reason}", soft_wrap=True, markup=False)
+        out.print(f"{label} failed: {reason}", soft_wrap=True, markup=False)
 
 
 def _failures(study: Study) -> dict[str, str | None]:
-    """What is not in a figure, and why; a control that failed and was run again is."""
+    """What has no score in a figure, and why; a control that failed and was run again has."""
     latest = {record.label: record for record in (*study.controls, *study.trials)}
     return {label: record.reason for label, record in latest.items() if record.state == "failed"}
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bvae_tune.cli.arguments import STORAGE, Address, Json, Run, Settings, Space, Storage, Trials, with_trials
-from bvae_tune.cli.printing import console, print_json
+from bvae_tune.cli.printing import console, draw_score_and_kl, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bvae_tune.search.study import Study
-
-CURVE = "score_against_beta.png"
 
 
 def search(
@@ -80,7 +76,7 @@ def confirm(
         out.print(confirmation(found))
         more = f"{command('confirm', path)} --seeds {2 * (len(found.best) + found.failed)}"
         out.print(f"Twice the pairs tell more surely, and keep these: {more}", markup=False, soft_wrap=True)
-    _draw(Study.open(path), None if as_json else out)
+    draw_score_and_kl(Study.open(path), None if as_json else out)
 
 
 def plan(
@@ -114,17 +110,4 @@ def _show(out: Console, study: Study) -> None:
     from bvae_tune.search.confirm import read_confirmation
 
     out.print(best(study, read_confirmation(study)))
-    _draw(study, out)
-
-
-def _draw(study: Study, out: Console | None) -> None:
-    """Draw the picture of score and KL against β anew, and say where; nothing for models without β."""
-    from bvae_tune.reporting.figures import score_and_kl, write_png
-
-    trials, controls = study.trials, study.controls
-    if all(math.isnan(record.beta) for record in (*trials, *controls)):
-        return
-    curve: Path = study.path / CURVE
-    write_png(score_and_kl(trials, controls, f"{study.name}: score and KL of each trial against β"), curve)
-    if out is not None:
-        out.print(f"Score and KL against β: {curve}", soft_wrap=True)
+    draw_score_and_kl(study, out)

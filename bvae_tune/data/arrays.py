@@ -172,7 +172,7 @@ def factor_columns(
             found = f"{len(levels)} different values from {levels[0]} to {levels[-1]}"
             raise InputError(
                 f"{where}, factor {name!r}: {found}; expected at most {_MOST_VALUES}, all finite"
-                " (a labels file bins continuous columns)"
+                " (leave out what numbers the images; a labels file bins continuous columns)"
             )
         indices = np.full(count, -1, np.int64)
         indices[~missing] = numbers

@@ -26,7 +26,7 @@ from bvae_tune.experiments.linear_systems import (
     Effort,
     linear_scores,
 )
-from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, check_shapes, run_study, scaled
+from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, budget, check_shapes, run_study, scaled
 from bvae_tune.metrics.protocol import TrialScore
 from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.study import Study
@@ -105,22 +105,25 @@ class System:
     Attributes:
         label: of the system.
         paper: mean and spread in the paper, shares in [0, 1]; None where it has no such row.
-        score: ours.
-        budget: what was fitted or trained, in words.
+        score: ours; None where all that was trained has failed.
+        budget: what was fitted or trained, in words; of a failure the reason.
+        kl: nats per image, the capacity ε that its β implies (Sec. A.6); None where there is no posterior.
     """
 
     label: str
     paper: tuple[float, float | None] | None
-    score: TrialScore
+    score: TrialScore | None
     budget: str
+    kl: float | None = None
 
     @property
     def agreement(self) -> tuple[int | None, int | None] | None:
         """The two neighbouring L of the profile between which the score passes the paper's.
 
-        (None, L): it is above the paper's from the first L on; (L, None): below up to the last. None without a paper's.
+        (None, L): it is above the paper's from the first L on; (L, None): below up to the last. None without one of the
+        two.
         """
-        if self.paper is None:
+        if self.paper is None or self.score is None:
             return None
         lengths = sorted(self.score.profile)
         below = max((pairs for pairs in lengths if self.score.profile[pairs] < self.paper[0]), default=0)
@@ -128,16 +131,18 @@ class System:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, flat, with the difference from the paper at each L (in shares)."""
-        paper = self.paper[0] if self.paper else None
-        row: dict[str, Any] = {"system": self.label, "paper": paper, "budget": self.budget}
+        paper, spread = self.paper or (None, None)
+        row: dict[str, Any] = {"system": self.label, "paper": paper, "paper_spread": spread, "budget": self.budget}
+        score = self.score
+        if score is None:
+            return row
         for pairs in LENGTHS:
-            row[f"score_at_{pairs}"] = self.score.profile[pairs]
-            row[f"difference_at_{pairs}"] = None if paper is None else self.score.profile[pairs] - paper
-        row["paper_spread"] = self.paper[1] if self.paper else None
-        row |= {"spread": self.score.spread, "pairs": self.score.pairs, "mig": self.score.mig}
-        row["replica_scores"] = list(self.score.replica_scores)
-        row |= {"classifier": self.score.classifier, "converged": self.score.converged}
-        return row | {f"information_{name}": share for name, share in self.score.information.items()}
+            row[f"score_at_{pairs}"] = score.profile[pairs]
+            row[f"difference_at_{pairs}"] = None if paper is None else score.profile[pairs] - paper
+        row |= {"spread": score.spread, "pairs": score.pairs, "mig": score.mig, "kl": self.kl}
+        row["replica_scores"] = list(score.replica_scores)
+        row |= {"classifier": score.classifier, "converged": score.converged}
+        return row | {f"information_{name}": share for name, share in score.information.items()}
 
 
 def run_model_table(
@@ -163,7 +168,7 @@ def run_model_table(
         InputError, RunError, SearchInterrupted: as for `run_study`.
     """
 
-    def prepare(study: Study) -> None:
+    def add_systems(study: Study) -> None:
         check_shapes(open_dataset(study.config.dataset))
         for label, (space, changes) in TRAINED[scale].items():
             system = load_space(space, changes)
@@ -171,7 +176,9 @@ def run_model_table(
         for label, beta in ((VAE_CONV, 1.0), (BETA_VAE_CONV, 4.0)):
             model = dataclasses.replace(config.model, beta=beta, beta_norm=None)
             add_model(study, "fig5 left", label, model, config.training)
-        if study.finished and study.best is not None:
+
+    def add_best(study: Study) -> None:
+        if study.best is not None:
             space, changes = TRAINED[scale][VAE]
             vae = load_space(space, changes)
             add_model(study, "fig5 left", BEST, dataclasses.replace(vae.model, beta=study.best.beta), vae.training)
@@ -181,9 +188,9 @@ def run_model_table(
     if missing:
         raise InputError(f"metric.profile: {list(config.metric.profile)}; the table takes L = 4, 16 and 64")
     name = name or f"fig5-left-{scale}"
-    run_study(config, name, storage, prepare, address=address, console=console)
+    run_study(config, name, storage, add_systems, address=address, console=console)
     # The search has ended: what stands on its best β can follow.
-    return run_study(config, name, storage, prepare, address=address, console=console)
+    return run_study(config, name, storage, add_best, address=address, console=console)
 
 
 def read_systems(study: Study, effort: Effort, told: Callable[[str], None] = lambda _: None) -> list[System]:
@@ -199,23 +206,30 @@ def read_systems(study: Study, effort: Effort, told: Callable[[str], None] = lam
     """
     linear = linear_scores(study, effort, told)
     rows = [System(label, PAPER.get(label), score, note) for label, (score, note) in linear.items()]
-    trained = {record.label: record for record in study.controls if record.result and record.score is not None}
-    rows += [
-        System(label, PAPER.get(label), record.result.score, _budget(study, record))
-        for label in (DCIGN, INFOGAN, UNTRAINED, VAE, BETA_VAE, BEST, VAE_CONV, BETA_VAE_CONV)
-        if (record := trained.get(label)) is not None and record.result is not None
-    ]
+    latest = {record.label: record for record in study.controls}  # one that failed may have been run again
+    for label in (DCIGN, INFOGAN, UNTRAINED, VAE, BETA_VAE, BEST, VAE_CONV, BETA_VAE_CONV):
+        record = latest.get(label)
+        if record is not None and record.state in ("complete", "failed"):
+            rows.append(_trained_system(study, label, record, f"β {significant(record.beta)}, " * (label == BEST)))
     best = study.best
-    if best is not None and best.result is not None:
-        budget = f"β {significant(best.beta)} of {counted(len(study.trials), 'trial')}; {_budget(study, best)}"
-        rows.append(System(BEST_CONV, None, best.result.score, budget))
+    if best is not None:
+        of = f"β {significant(best.beta)} of {counted(len(study.trials), 'trial')}; "
+        rows.append(_trained_system(study, BEST_CONV, best, of))
     return rows
+
+
+def _trained_system(study: Study, label: str, record: TrialRecord, what: str) -> System:
+    """A row; `what` goes before its budget."""
+    if record.result is None or record.state == "failed":
+        return System(label, PAPER.get(label), None, f"failed: {record.reason}")
+    return System(label, PAPER.get(label), record.result.score, what + budget(study, record), record.kl)
 
 
 def learning_curves(study: Study) -> dict[str, list[tuple[int, float]]]:
     """For each trained system (images seen by a replica, score at L = `metric.pairs`) of every report."""
     found = {}
-    records = {record.label: record for record in study.controls if record.label != UNTRAINED}
+    records = {record.label: record for record in study.controls if record.state == "complete"}
+    records.pop(UNTRAINED, None)
     if study.best:
         records[BEST_CONV] = study.best
     for label, record in records.items():
@@ -223,20 +237,3 @@ def learning_curves(study: Study) -> dict[str, list[tuple[int, float]]]:
             _, training = study.configuration(record)
             found[label] = [(step * training.batch_size, score) for step, score in record.intermediate.items()]
     return found
-
-
-def _budget(study: Study, record: TrialRecord) -> str:
-    model, training = study.configuration(record)
-    beta = f"β {significant(record.beta)}, " if record.label == BEST else ""
-    result = record.result
-    assert result is not None
-    seen = training.steps * training.batch_size
-    losses = "".join(f"; {name} {_span(values)}" for name, values in result.further_losses.items())
-    images = f"{seen / 1e6:.2f} M" if seen >= 1e5 else f"{seen:,}"
-    trained = f"{len(result.score.replica_scores)} x {images} images"
-    return f"{beta}{trained}, {model.network}{losses}"
-
-
-def _span(values: Sequence[float]) -> str:
-    low, high = significant(min(values)), significant(max(values))
-    return low if low == high else f"{low} to {high}"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from bvae_tune.data.sources import open_dataset
 from bvae_tune.errors import RunError
 from bvae_tune.experiments import Scale
-from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, check_shapes, run_study, scaled
+from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, budget, check_shapes, run_study, scaled
 from bvae_tune.search.records import TrialRecord
 from bvae_tune.search.study import Study
 from bvae_tune.space import load_space
@@ -60,6 +60,7 @@ class Portrait:
     Attributes:
         label: of the model.
         record: the trial, whose best replica is shown.
+        budget: what was trained, in words.
         latents: (M,) their numbers: by posterior variance, the most certain first, as they come for DC-IGN and InfoGAN.
         variance: (M,) of their posteriors, mean over images; None where the model has none.
         position: (M, 32, 32) mean code by position, rows position_y.
@@ -71,6 +72,7 @@ class Portrait:
 
     label: str
     record: TrialRecord
+    budget: str
     latents: tuple[int, ...]
     variance: tuple[float, ...] | None
     position: npt.NDArray[np.float64]
@@ -131,8 +133,9 @@ def read_portraits(study: Study, image: int | None, images: int | None) -> list[
 
     Raises:
         RunError: no trial has finished.
-        InputError: the images are not the complete grid of shape, scale, rotation and position, or have changed.
+        InputError: the images are not the complete grid of three shapes, scale, rotation and position, or have changed.
     """
+    check_shapes(open_dataset(study.config.dataset))
     best = study.best
     if best is None:
         raise RunError(f"{study.path}: no trial has finished; there is nothing to draw")
@@ -155,6 +158,7 @@ def _portrait(study: Study, record: TrialRecord, image: int | None, images: int 
         if record.kind == "search"
         else record.label,
         record=record,
+        budget=budget(study, record),
         latents=tuple(order.tolist()),
         variance=None if found.variance is None else tuple(found.variance[order].tolist()),
         position=position,

@@ -14,12 +14,14 @@ from bvae_tune.search.runner import SearchInterrupted, add_control, begin, drive
 from bvae_tune.search.storage import STUDY
 from bvae_tune.search.study import Study
 from bvae_tune.space import StudyConfig, load_space
+from bvae_tune.wording import significant
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bvae_tune.data.image_store import ImageStore
     from bvae_tune.models.config import ModelConfig
+    from bvae_tune.search.records import TrialRecord
     from bvae_tune.training.config import TrainingConfig
 
 SAME_COMMAND: Final = "the same command again"
@@ -107,12 +109,28 @@ def check_shapes(store: ImageStore) -> None:
     """
     names, space = store.varying_factors, store.factor_space
     if space is None or set(names) != set(FACTOR_LATENTS) or space.sizes[space.names.index("shape")] != 3:
-        incomplete = "" if space or not names else ", not in every combination"
+        incomplete = "" if space or not names else ", not in every combination, the last factor's values changing first"
         raise InputError(
-            f"{store.name}: this figure takes images of three shapes in every combination of "
+            f"{store.name}: this figure takes images of three shapes in every combination, in order, of "
             f"{', '.join(FACTOR_LATENTS)}, as `dataset.source: shapes` has them; these show "
             f"{', '.join(names) or 'no known factor'}{incomplete}"
         )
+
+
+def budget(study: Study, record: TrialRecord) -> str:
+    """What was trained, in words: replicas, images that each saw, the network, and the losses that no β-VAE has."""
+    model, training = study.configuration(record)
+    result = record.result
+    assert result is not None
+    seen = training.steps * training.batch_size
+    images = f"{seen / 1e6:.2f} M" if seen >= 1e5 else f"{seen:,}"
+    losses = "".join(f"; {name} {_span(values)}" for name, values in result.further_losses.items())
+    return f"{len(result.score.replica_scores)} x {images} images, {model.network}{losses}"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = significant(min(values)), significant(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def _different_keys(one: StudyConfig, other: StudyConfig) -> list[str]:

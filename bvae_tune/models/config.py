@@ -171,7 +171,8 @@ def check_factors(model: ModelConfig, names: Sequence[str], complete: bool) -> N
     if model.architecture != "dcign" or (complete and set(names) == set(FACTOR_LATENTS)):
         return
     known = ", ".join(names)
-    found = f"{'the complete grid' if complete else 'not every combination'} of {known}" if known else "no known factor"
+    grid = "the complete grid" if complete else "not every combination, in order,"
+    found = f"{grid} of {known}" if known else "no known factor"
     raise InputError(
         "model.architecture: dcign needs an image of every combination of the factors "
         f"{', '.join(FACTOR_LATENTS)}; these images show {found}"

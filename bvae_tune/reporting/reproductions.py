@@ -18,7 +18,7 @@ from bvae_tune.experiments.linear_systems import LENGTHS, PCA, PCA_STANDARDISED,
 from bvae_tune.experiments.model_table import UNTRAINED
 from bvae_tune.experiments.portraits import STEPS
 from bvae_tune.reporting.figures import DPI, FAINT, INK, SMALL, TEXT, TITLE
-from bvae_tune.wording import percent, percent_with_spread, significant
+from bvae_tune.wording import nats, percent, percent_with_spread, significant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from bvae_tune.experiments.portraits import Portrait
     from bvae_tune.experiments.score_grid import Reconstructions, ScoreGrid
 
-_HEADINGS = ("system", "paper", *(f"L = {pairs}" for pairs in LENGTHS), "replicas", "MIG", "information", "budget")
-_WIDTHS = (0.15, 0.08, 0.095, 0.095, 0.095, 0.065, 0.05, 0.09, 0.28)  # of these columns in the picture
+_LS = tuple(f"L = {pairs}" for pairs in LENGTHS)
+_HEADINGS = ("system", "paper", *_LS, "replicas", "MIG", "KL", "information", "budget")
+_WIDTHS = (0.15, 0.08, 0.09, 0.09, 0.09, 0.065, 0.05, 0.035, 0.09, 0.26)  # of these columns in the picture
 _UNCONVERGED = "*"
 WITHOUT_LUCK = (RAW, PCA, PCA_STANDARDISED, UNTRAINED)
 ORANGE = "#e67e22"  # of β = 1, as in the paper
@@ -155,7 +156,7 @@ def portraits_figure(portraits: Sequence[Portrait], title: str) -> Figure:
             score = portrait.record.result.score
             replicas = len(score.replica_scores)
             which = f", best of {replicas} replicas" if replicas > 1 else ""
-            words += f"{which}, score {percent(max(score.replica_scores))} (L = {score.pairs})"
+            words += f"{which}, score {percent(max(score.replica_scores))} (L = {score.pairs})\n{portrait.budget}"
         block.suptitle(words, x=0.02, ha="left", fontsize=TEXT, color=INK)
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
     return figure
@@ -189,7 +190,7 @@ def _portrait_axes(
 
 
 def systems_table(systems: Sequence[System]) -> RenderableType:
-    """A row per system: the paper's score, ours at each L with the difference, MIG, information per factor, budget."""
+    """A row per system: the paper's score, ours at each L with the difference, MIG, KL, information, budget."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(_HEADINGS):
         folded = heading in ("information", "budget")
@@ -197,7 +198,7 @@ def systems_table(systems: Sequence[System]) -> RenderableType:
         table.add_column(heading, justify=justify, no_wrap=not folded, overflow="fold")
     for system in systems:
         table.add_row(*_cells(system))
-    lines = [_agreement(system) for system in systems if system.label in WITHOUT_LUCK]
+    lines = [_agreement(system) for system in systems if system.label in WITHOUT_LUCK and system.agreement]
     heading = "L at which systems that need no luck in training have the paper's score:"
     return Group(table, Text(_notes(systems), style="dim"), Text("\n".join([heading, *lines])))
 
@@ -217,11 +218,13 @@ def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tupl
     below.supxlabel(_notes(systems), fontsize=SMALL, color=INK)
     colours = mpl.colormaps["viridis"](np.linspace(0.15, 0.85, len(LENGTHS)))
     places = np.arange(len(systems))[::-1]
+    scores = [(system.score, place) for system, place in zip(systems, places, strict=True) if system.score]
     for pairs, colour in zip(LENGTHS, colours, strict=True):
-        left.plot([system.score.profile[pairs] for system in systems], places, "o", color=colour, label=f"L = {pairs}")
+        across = [score.profile[pairs] for score, _ in scores]
+        left.plot(across, [place for _, place in scores], "o", color=colour, label=f"L = {pairs}")
     papers = [(system.paper[0], place) for system, place in zip(systems, places, strict=True) if system.paper]
     left.plot(*zip(*papers, strict=True), "D", color=ORANGE, markerfacecolor="none", markersize=9, label="paper")
-    left.axvline(systems[0].score.chance, color=FAINT, linewidth=1.0, linestyle=":")
+    left.axvline(scores[0][0].chance, color=FAINT, linewidth=1.0, linestyle=":")
     left.set_yticks(places, [system.label for system in systems])
     left.set_xlim(0, 1.03)
     left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -232,7 +235,7 @@ def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tupl
     right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g} M"))
     right.set_xlabel("images seen by a replica", fontsize=TEXT, color=INK)
-    right.set_ylabel(f"score (L = {systems[0].score.pairs})", fontsize=TEXT, color=INK)
+    right.set_ylabel(f"score (L = {scores[0][0].pairs})", fontsize=TEXT, color=INK)
     for axes in (left, right):
         axes.legend(fontsize=SMALL, frameon=False, labelcolor=INK)
         _plain(axes)
@@ -242,25 +245,30 @@ def systems_figure(systems: Sequence[System], curves: Mapping[str, Sequence[tupl
 
 def _notes(systems: Sequence[System]) -> str:
     """What the columns of the table are."""
+    scores = [system.score for system in systems if system.score]
     notes = (
-        f"in brackets: points above or below the paper; range of the replicas at L = {systems[0].score.pairs}; "
-        f"information of the best latent in percent: {', '.join(systems[0].score.information)}"
+        f"in brackets: points above or below the paper; range of the replicas at L = {scores[0].pairs}; KL in nats per "
+        f"image; information of the best latent in percent: {', '.join(scores[0].information)}; "
+        f"classifier: {scores[0].classifier} where nothing else is said"
     )
-    if not all(system.score.converged for system in systems):
+    if not all(score.converged for score in scores):
         notes += f"; {_UNCONVERGED} a fit of the classifier did not end by its own rule"
     return notes
 
 
 def _cells(system: System) -> list[str]:
     """A row of the table, in the order of `_HEADINGS`."""
-    score = system.score
+    score, paper = system.score, percent_with_spread(*system.paper) if system.paper else "–"
+    if score is None:
+        return [system.label, paper, *["–"] * (len(_HEADINGS) - 3), system.budget]
     replicas = [f"{100 * value:.0f}" for value in (min(score.replica_scores), max(score.replica_scores))]
     return [
         system.label + ("" if score.converged else _UNCONVERGED),
-        percent_with_spread(*system.paper) if system.paper else "–",
+        paper,
         *(_with_difference(score.profile[pairs], system.paper) for pairs in LENGTHS),
         " to ".join(replicas) if len(score.replica_scores) > 1 else "–",
         percent(score.mig),
+        nats(system.kl),
         " ".join(f"{100 * share:.0f}" for share in score.information.values()),
         system.budget,
     ]
@@ -268,6 +276,7 @@ def _cells(system: System) -> list[str]:
 
 def _agreement(system: System) -> str:
     assert system.paper is not None
+    assert system.score is not None
     assert system.agreement is not None
     below, above = system.agreement
     profile = {pairs: f"{pairs} ({percent(score)})" for pairs, score in system.score.profile.items()}

@@ -40,7 +40,7 @@ from bvae_tune.experiments.model_table import (
     learning_curves,
     read_systems,
 )
-from bvae_tune.experiments.reproduction import scaled
+from bvae_tune.experiments.reproduction import FEW_STEPS, scaled
 from bvae_tune.search.runner import create
 from bvae_tune.search.study import Study
 from bvae_tune.space import load_space
@@ -53,11 +53,13 @@ def test_the_command_scores_every_system(reproduce: Reproduce, reproduce_here: R
     assert (outcome.returncode, outcome.stderr) == (0, "")
     path = tmp_path / "fig5-left-smoke"
     rows = parquet.read_table(path / "fig5_left.parquet").to_pylist()
+    linear = {TRUTH, RAW, PCA, PCA_STANDARDISED, ICA, ICA_PAIRS}
     assert {row["system"] for row in rows} == {*PAPER, BEST, VAE_CONV, BETA_VAE_CONV, BEST_CONV}
     for row in rows:
         assert row["system"] in outcome.stdout
         if row["paper"] is not None:
             assert row["difference_at_16"] == pytest.approx(row["score_at_16"] - row["paper"])
+    assert {row["system"] for row in rows if row["kl"] is None} == {*linear, INFOGAN}
     with Image.open(path / "fig5_left.png") as image:
         assert min(image.size) > 500
 
@@ -95,6 +97,22 @@ def test_the_command_scores_every_system(reproduce: Reproduce, reproduce_here: R
     assert len(read_systems(study, effort, told.append)) == len(PAPER) + 4  # the row that is missing is made again
     assert json.loads((path / "linear.json").read_text()) == kept
     assert not any("raw pixels" in line for line in told)
+
+
+def test_a_system_that_fails_has_a_row_that_says_why_and_is_run_once(
+    reproduce_here: Reproduce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverging = ("dcign", ("model.widths=[4, 4, 4]", "training.learning_rate=1e30", *FEW_STEPS))
+    monkeypatch.setitem(TRAINED, Scale.SMOKE, {VAE: TRAINED[Scale.SMOKE][VAE], DCIGN: diverging})  # type: ignore[misc]
+    outcome = reproduce_here("fig5-left", tmp_path)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    path = tmp_path / "fig5-left-smoke"
+    study = Study.open(path)
+    (failed,) = (record for record in study.controls if record.label == DCIGN)
+    assert (failed.state, f"{DCIGN} failed: {failed.reason}" in outcome.stdout) == ("failed", True)
+    (row,) = (row for row in parquet.read_table(path / "fig5_left.parquet").to_pylist() if row["system"] == DCIGN)
+    assert (row["score_at_4"], row["paper"], row["budget"]) == (None, PAPER[DCIGN][0], f"failed: {failed.reason}")
+    assert set(learning_curves(study)) == {VAE, BEST, VAE_CONV, BETA_VAE_CONV, BEST_CONV}
 
 
 @pytest.mark.parametrize("scale", list(Scale))

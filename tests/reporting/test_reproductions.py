@@ -71,13 +71,13 @@ def portrait(make_record: MakeRecord) -> Portrait:
     )
     values = tuple(np.linspace(-3, 3, STEPS).tolist())
     record = make_record(0, replicas=3, score=0.6)
-    return Portrait("VAE", record, (1, 0), (0.25, 1.0), position, scale, rotation, traversed, values)
+    return Portrait("VAE", record, "3 x 1 M images", (1, 0), (0.25, 1.0), position, scale, rotation, traversed, values)
 
 
 def test_a_portrait_has_a_column_for_each_latent(portrait: Portrait) -> None:
     figure = portraits_figure([portrait], "")
     (block,) = figure.subfigs
-    assert "VAE, best of 3 replicas, score 62.0% (L = 4)" in block.get_suptitle()
+    assert "VAE, best of 3 replicas, score 62.0% (L = 4)\n3 x 1 M images" in block.get_suptitle()
     place, by_scale, by_rotation, images = block.axes
     for column, image in enumerate(place.images):
         np.testing.assert_array_equal(image.get_array(), portrait.position[column])
@@ -112,19 +112,32 @@ def test_fig5_left_is_drawn_with_its_table(make_record: MakeRecord) -> None:
     result = make_record(0, replicas=3).result
     assert result is not None
     score = dataclasses.replace(result.score, profile={1: 0.3, 4: 0.4, 16: 0.6, 64: 0.9})
-    systems = [System("VAE", (0.5, 0.01), score, "3 x 1 M images"), System("own", None, score, "")]
+    systems = [
+        System("VAE", (0.5, 0.01), score, "3 x 1 M images", kl=12.345),
+        System("own", None, score, ""),
+        System("lost", (0.9, None), None, "failed: not finite"),
+    ]
     figure = systems_figure(systems, {"VAE": [(100, 0.3), (200, 0.4)]}, "")
     plots, below = figure.subfigs
     left, right = plots.axes
     drawn = {str(line.get_label()): line for line in left.lines}
-    assert list(drawn["L = 16"].get_xdata()) == [0.6, 0.6]
-    assert (list(drawn["paper"].get_xdata()), list(drawn["paper"].get_ydata())) == ([0.5], [1])
+    assert (list(drawn["L = 16"].get_xdata()), list(drawn["L = 16"].get_ydata())) == ([0.6, 0.6], [2, 1])
+    assert (list(drawn["paper"].get_xdata()), list(drawn["paper"].get_ydata())) == ([0.5, 0.9], [2, 0])
     assert list(right.lines[0].get_ydata()) == [0.3, 0.4]
     cells = below.axes[0].tables[0].get_celld()
-    assert [cells[1, column].get_text().get_text() for column in (0, 2, 5, 8)] == [
-        *("VAE", "40.0% (-10.0)", "50 to 52", "3 x 1 M images")
+    assert [cells[1, column].get_text().get_text() for column in (0, 2, 5, 7, 9)] == [
+        *("VAE", "40.0% (-10.0)", "50 to 52", "12.35", "3 x 1 M images")
     ]
     assert cells[2, 1].get_text().get_text() == "–"
+    assert [cells[3, column].get_text().get_text() for column in (0, 1, 2, 8, 9)] == [
+        *("lost", "90.0%", "–", "–", "failed: not finite")
+    ]
+    assert systems[2].to_dict() == {
+        "system": "lost",
+        "paper": 0.9,
+        "paper_spread": None,
+        "budget": "failed: not finite",
+    }
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_images_without_the_grid_of_the_five_factors_are_refused(
     images = shapes_grid.gather(every).numpy().reshape(-1, 64, 64)
     factors, names = shapes_grid.factors(every), shapes_grid.factor_names
     some = import_arrays(images[:-1], factors=factors[:-1], factor_names=names, path=tmp_path / "some.arrow")
-    with pytest.raises(InputError, match="these images show not every combination of shape, scale, rotation"):
+    with pytest.raises(InputError, match="show not every combination, in order, of shape, scale, rotation"):
         Bank(MODEL, _training(), some, [1])
     renamed = [name.replace("rotation", "angle") for name in names]
     other = import_arrays(images, factors=factors, factor_names=renamed, path=tmp_path / "other.arrow")
