@@ -46,7 +46,7 @@ def fig5_left(
     """Score of every system of the paper beside its own numbers: Fig. 5 left."""
     import pyarrow as pa
 
-    from bvae_tune.experiments.linear_systems import EFFORT
+    from bvae_tune.experiments.linear_systems import IMAGES
     from bvae_tune.experiments.model_table import learning_curves, read_systems, run_model_table
     from bvae_tune.reporting.figures import write_png
     from bvae_tune.reporting.reproductions import systems_figure, systems_table
@@ -56,7 +56,7 @@ def fig5_left(
     shown = None if as_json else out
     study = run_model_table(scale, storage, name, settings or (), address=address, console=shown)
     with _interruptible(study):
-        systems = read_systems(study, EFFORT[scale], told=lambda what: None if as_json else out.print(what))
+        systems = read_systems(study, IMAGES[scale], told=lambda what: None if as_json else out.print(what))
     rows = [system.to_dict() for system in systems]
     path = study.path / "fig5_left.png"
     write_png(systems_figure(systems, learning_curves(study), f"Fig. 5 left ({study.name})"), path)

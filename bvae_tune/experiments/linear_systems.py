@@ -9,8 +9,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,6 @@ from bvae_tune.data.labels import WeakLabels
 from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.experiments import Scale
 from bvae_tune.experiments.reproduction import check_shapes
-from bvae_tune.metrics.config import MetricConfig
 from bvae_tune.metrics.protocol import TrialScore, score_codes
 from bvae_tune.randomness import derive_seed, generator
 from bvae_tune.search import folder
@@ -41,33 +39,16 @@ _FILE: Final = "linear.json"
 _BATCH: Final = 4096
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much goes into these systems.
-
-    Attributes:
-        images: so many, drawn with the study's seed, are what components are fitted to; None for all.
-        raw_classifier: of raw pixels. The paper's Adagrad takes minutes for each of the fits to 4,096 pixels.
-    """
-
-    images: int | None
-    raw_classifier: Literal["lbfgs", "adagrad"]
+# Images that components are fitted to, drawn with the study's seed; None for all.
+IMAGES: Final = {Scale.SMOKE: 3_000, Scale.CPU: None, Scale.HOURS: None, Scale.PAPER: None}
 
 
-EFFORT: Final = {
-    Scale.SMOKE: Effort(3_000, "lbfgs"),
-    Scale.CPU: Effort(None, "adagrad"),
-    Scale.HOURS: Effort(None, "adagrad"),
-    Scale.PAPER: Effort(None, "adagrad"),
-}
-
-
-def linear_scores(study: Study, effort: Effort, told: Callable[[str], None]) -> dict[str, tuple[TrialScore, str]]:
+def linear_scores(study: Study, images: int | None, told: Callable[[str], None]) -> dict[str, tuple[TrialScore, str]]:
     """Score and remark of each system by its label, on the study's labels and by its metric and protocol.
 
     Args:
         study: in whose folder they are kept; rows that are there already are only read.
-        effort: for rows that are not there yet.
+        images: so many are what components are fitted to, of rows that are not there yet; None for all.
         told: called with what is being done.
 
     Raises:
@@ -75,14 +56,14 @@ def linear_scores(study: Study, effort: Effort, told: Callable[[str], None]) -> 
     """
     path = study.path / _FILE
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    for label, score, note in _fit_linear(study, effort, set(found), told):
+    for label, score, note in _fit_linear(study, images, set(found), told):
         found[label] = {"score": score.to_dict(), "note": note}
         folder.write_atomically(path, json.dumps(found, indent=1).encode())
     return {label: (TrialScore.from_dict(row["score"]), row["note"]) for label, row in found.items()}
 
 
 def _fit_linear(
-    study: Study, effort: Effort, done: set[str], told: Callable[[str], None]
+    study: Study, images: int | None, done: set[str], told: Callable[[str], None]
 ) -> Iterator[tuple[str, TrialScore, str]]:
     from bvae_tune.evaluation import encode_labelled  # torch
     from bvae_tune.models.linear import RawPixels, pixel_moments, principal_components
@@ -93,10 +74,8 @@ def _fit_linear(
     check_shapes(store)
     shapes = store.columns[store.factor_names.index("shape")].astype(np.int64)
 
-    def score(
-        mean: npt.NDArray[Any], labelled: WeakLabels = labels, metric: MetricConfig = config.metric
-    ) -> TrialScore:
-        return score_codes(mean, labelled.factors, labelled.names, metric, config.protocol, config.search.seed)
+    def score(mean: npt.NDArray[Any], labelled: WeakLabels = labels) -> TrialScore:
+        return score_codes(mean, labelled.factors, labelled.names, config.metric, config.protocol, config.search.seed)
 
     if TRUTH not in done:
         told("scoring the true factors")
@@ -106,11 +85,10 @@ def _fit_linear(
     if RAW not in done:
         told("scoring raw pixels")
         pixels = encode_labelled(RawPixels(), store, labels).mean.numpy()
-        metric = dataclasses.replace(config.metric, classifier=effort.raw_classifier, profile=(1, *LENGTHS))
-        yield RAW, score(pixels, metric=metric), f"classifier: {effort.raw_classifier}"
+        yield RAW, score(pixels), f"{store.dimensions:,} values"
     if {PCA, PCA_STANDARDISED, ICA, ICA_PAIRS} <= done:
         return
-    chosen = _chosen(store, effort.images, config.search.seed)
+    chosen = _chosen(store, images, config.search.seed)
     parts = []
     for value in range(len(np.unique(shapes))):
         told(f"covariance of the images of shape {value + 1}")

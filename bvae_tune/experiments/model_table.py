@@ -23,7 +23,6 @@ from bvae_tune.experiments.linear_systems import (
     PCA_STANDARDISED,
     RAW,
     TRUTH,
-    Effort,
     linear_scores,
 )
 from bvae_tune.experiments.reproduction import FEW_STEPS, SMOKE, add_model, budget, check_shapes, run_study, scaled
@@ -56,7 +55,7 @@ PAPER: Final[Mapping[str, tuple[float, float | None]]] = {
 
 _FIXED: Final = ("space.beta=null", "space.latent_size=null")
 _NARROW_FC: Final = (*_FIXED, "model.widths=[300, 300]", "training.steps=6000", "training.report_every=1500")
-# 1.0 million images: past 0.5 million, from where on `fc` 1200 is expected to put β = 4 above β = 1.
+# 1.0 million images.
 _WHOLE_FC: Final = (*_FIXED, "training.steps=15600", "training.report_every=1300")
 _SMALL_FC: Final = (*_FIXED, "model.widths=[16]", *FEW_STEPS)
 SPACES: Final[dict[Scale, tuple[str, Sequence[str]]]] = {
@@ -193,18 +192,18 @@ def run_model_table(
     return run_study(config, name, storage, add_best, address=address, console=console)
 
 
-def read_systems(study: Study, effort: Effort, told: Callable[[str], None] = lambda _: None) -> list[System]:
+def read_systems(study: Study, images: int | None, told: Callable[[str], None] = lambda _: None) -> list[System]:
     """The table's rows in the paper's order; systems without training steps are fitted where they are not yet.
 
     Args:
         study: of `run_model_table`.
-        effort: for the systems without training steps.
+        images: so many are what components are fitted to, where they are not yet; None for all.
         told: called with what is being done.
 
     Raises:
         InputError: the images are no grid of shapes, or have changed.
     """
-    linear = linear_scores(study, effort, told)
+    linear = linear_scores(study, images, told)
     rows = [System(label, PAPER.get(label), score, note) for label, (score, note) in linear.items()]
     latest = {record.label: record for record in study.controls}  # one that failed may have been run again
     for label in (DCIGN, INFOGAN, UNTRAINED, VAE, BETA_VAE, BEST, VAE_CONV, BETA_VAE_CONV):

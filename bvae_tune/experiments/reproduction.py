@@ -31,6 +31,7 @@ SMOKE: Final = (
     "labels.count=500",
     "metric.train_points=500",
     "metric.test_points=500",
+    "metric.classifier=lbfgs",
     "protocol.classifier_seeds=1",
     *FEW_STEPS,
 )

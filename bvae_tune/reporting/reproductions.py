@@ -249,7 +249,7 @@ def _notes(systems: Sequence[System]) -> str:
     notes = (
         f"in brackets: points above or below the paper; range of the replicas at L = {scores[0].pairs}; KL in nats per "
         f"image; information of the best latent in percent: {', '.join(scores[0].information)}; "
-        f"classifier: {scores[0].classifier} where nothing else is said"
+        f"classifier: {scores[0].classifier}"
     )
     if not all(score.converged for score in scores):
         notes += f"; {_UNCONVERGED} a fit of the classifier did not end by its own rule"
