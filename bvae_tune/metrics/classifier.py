@@ -140,12 +140,13 @@ def fit_adagrad(problem: SoftmaxProblem, generator: np.random.Generator) -> Fit:
     loss, _ = problem.loss_and_gradient(weights)
     for _ in range(ADAGRAD_STEPS // ADAGRAD_CHECK_EVERY):
         for chosen in generator.integers(count, size=(ADAGRAD_CHECK_EVERY, ADAGRAD_BATCH)):
-            batch = rows[chosen]
-            logits = batch @ weights.T.astype(np.float32)
-            logits -= logits.max(axis=1, keepdims=True)
+            batch = rows.take(chosen, axis=0)
+            logits = weights.astype(np.float32) @ batch.T  # (K, batch): sums over a short leading axis are fast
+            logits -= logits.max(axis=0)
             np.exp(logits, out=logits)
-            logits /= logits.sum(axis=1, keepdims=True)
-            gradient = (logits - one_hot[chosen]).T @ batch / ADAGRAD_BATCH + weights * problem.penalty
+            logits /= logits.sum(axis=0)
+            logits -= one_hot.take(chosen, axis=0).T
+            gradient = logits @ batch / ADAGRAD_BATCH + weights * problem.penalty
             squares += gradient**2
             weights -= ADAGRAD_RATE * gradient / (np.sqrt(squares) + 1e-10)
         before, (loss, _) = loss, problem.loss_and_gradient(weights)
