@@ -9,6 +9,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -55,11 +56,23 @@ def linear_scores(study: Study, images: int | None, told: Callable[[str], None])
         InputError: the images are no grid of three shapes.
     """
     path = study.path / _FILE
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    found = _read_kept(path, told)
     for label, score, note in _fit_linear(study, images, set(found), told):
-        found[label] = {"score": score.to_dict(), "note": note}
-        folder.write_atomically(path, json.dumps(found, indent=1).encode())
-    return {label: (TrialScore.from_dict(row["score"]), row["note"]) for label, row in found.items()}
+        found[label] = (score, note)
+        rows = {label: {"score": score.to_dict(), "note": note} for label, (score, note) in found.items()}
+        folder.write_atomically(path, json.dumps(rows, indent=1).encode())
+    return found
+
+
+def _read_kept(path: Path, told: Callable[[str], None]) -> dict[str, tuple[TrialScore, str]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {label: (TrialScore.from_dict(row["score"]), row["note"]) for label, row in rows.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told(f"{path}: damaged ({error}); its systems are scored anew")
+        return {}
 
 
 def _fit_linear(

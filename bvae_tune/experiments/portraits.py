@@ -135,7 +135,12 @@ def read_portraits(study: Study, image: int | None, images: int | None) -> list[
         RunError: no trial has finished.
         InputError: the images are not the complete grid of three shapes, scale, rotation and position, or have changed.
     """
-    check_shapes(open_dataset(study.config.dataset))
+    from bvae_tune.search.kept import check_image  # torch
+
+    store = open_dataset(study.config.dataset)
+    check_shapes(store)
+    if image is not None:
+        check_image(store, image)
     best = study.best
     if best is None:
         raise RunError(f"{study.path}: no trial has finished; there is nothing to draw")

@@ -110,9 +110,9 @@ def check_shapes(store: ImageStore) -> None:
     """
     names, space = store.varying_factors, store.factor_space
     if space is None or set(names) != set(FACTOR_LATENTS) or space.sizes[space.names.index("shape")] != 3:
-        incomplete = "" if space or not names else ", not in every combination, the last factor's values changing first"
+        incomplete = "" if space or not names else ", not in every combination, in order"
         raise InputError(
-            f"{store.name}: this figure takes images of three shapes in every combination, in order, of "
+            f"dataset {store.name!r}: this figure takes images of three shapes in every combination, in order, of "
             f"{', '.join(FACTOR_LATENTS)}, as `dataset.source: shapes` has them; these show "
             f"{', '.join(names) or 'no known factor'}{incomplete}"
         )

@@ -137,7 +137,9 @@ def _mark(axes: Axes, record: TrialRecord, height: float, colour: str) -> None:
 
 
 def _ring(axes: Axes, best: TrialRecord, height: float) -> None:
-    axes.plot(best.beta, height, "o", markersize=12, markerfacecolor="none", markeredgecolor=INK, zorder=4)
+    axes.plot(
+        best.beta, height, "o", markersize=12, markerfacecolor="none", markeredgecolor=INK, clip_on=False, zorder=4
+    )
 
 
 def _name(axes: Axes, best: TrialRecord) -> None:
@@ -164,10 +166,11 @@ def _reference_lines(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> Non
         height = max(value, height)
         axes.annotate(
             f"{label} {words}",
-            (1.0, height),
+            (1.0, value),
             xycoords=("axes fraction", "data"),
-            xytext=(4, 0),
-            textcoords="offset points",
+            xytext=(1.03, height),
+            textcoords=("axes fraction", "data"),
+            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0},
             va="center",
             fontsize=SMALL,
             color=FAINT,

@@ -63,7 +63,8 @@ def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled:
     """Fig. 5 right: score against β_norm for each M, the best β_norm against M, and two trials' reconstructions.
 
     Args:
-        grid: what was found. Bars are the range of the replicas. A triangle at the foot marks β = 1 for each M.
+        grid: what was found. Bars are the range of the replicas. A triangle at the foot marks β = 1 for each M, a cross
+            a cell whose latents are all switched off.
         entangled, disentangled: the same images by a trial of a low score and by the best one.
         title: over the figure.
     """
@@ -84,6 +85,8 @@ def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled:
             elinewidth=0.8,
             label=f"M = {size}",
         )
+        off = grid.collapsed[row, known]
+        left.plot(x[off], y[off], "X", color=colour, markersize=8, markeredgecolor="white")
         peak = grid.peaks[row]
         left.plot(
             grid.beta_norms[peak],
@@ -102,7 +105,7 @@ def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled:
     left.set_ylim(0, 1.05)
     left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     score = f"score (L = {grid.pairs}; bars: range of the replicas)"
-    _style(left, "β_norm = β M / N (triangles: β = 1)", score, grid.beta_norms)
+    _style(left, "β_norm = β M / N (triangles: β = 1; crosses: every latent switched off)", score, grid.beta_norms)
     _style(right, "latents M", "best β_norm", grid.latent_sizes)
     right.set_yscale("log")
     right.yaxis.set_major_locator(FixedLocator(list(grid.beta_norms)))
@@ -156,7 +159,8 @@ def portraits_figure(portraits: Sequence[Portrait], title: str) -> Figure:
             score = portrait.record.result.score
             replicas = len(score.replica_scores)
             which = f", best of {replicas} replicas" if replicas > 1 else ""
-            words += f"{which}, score {percent(max(score.replica_scores))} (L = {score.pairs})\n{portrait.budget}"
+            words += f"{which}, score {percent(max(score.replica_scores))} (L = {score.pairs})\n"
+            words += textwrap.fill(portrait.budget, max(40, 9 * widest))
         block.suptitle(words, x=0.02, ha="left", fontsize=TEXT, color=INK)
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE, color=INK)
     return figure

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bvae_tune.errors import InputError
-from bvae_tune.search.folder import trial_folder
+from bvae_tune.search.folder import SPACE, trial_folder
 from bvae_tune.search.storage import LATEST, STUDY, WEIGHTS
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def find_run(run: str, storage: Path) -> Path:
     for path in (Path(run).expanduser(), storage.expanduser() / run):
         if (path / STUDY).is_file():
             return path
+        if (path / SPACE).is_file():
+            raise InputError(f"{path}: {STUDY} is missing from this study; bring it back from a copy")
     begun = {path.parent: path.stat().st_mtime for path in storage.expanduser().glob(f"[!.]*/{STUDY}")}
     known = sorted(begun, key=lambda path: begun[path], reverse=True)
     if not known:

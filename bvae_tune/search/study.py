@@ -42,6 +42,8 @@ class Study:
         self.path = path
         self.facts = folder.read_facts(path)
         self.name: str = self.facts["name"]
+        if not (path / folder.SPACE).is_file():
+            raise InputError(f"{path / folder.SPACE}: the search space is missing; bring it back from a copy")
         self.config: StudyConfig = load_space(path / folder.SPACE)
         self.searched, self.control_trials = records
         self._ended: dict[tuple[str, int], TrialRecord] = {}
@@ -196,10 +198,15 @@ class Study:
         raise InputError(f"{record.label}: {self._why_no_weights(record)}")
 
     def _why_no_weights(self, record: TrialRecord) -> str:
+        best = kept_trials(self.trials, self.config.search.keep_models)
+        kept = record.number in {trial.number for trial in best} if record.kind == "search" else record.keep
         if record.state not in FINISHED:
             return "it has no checkpoint yet; it writes one at each report"
         if record.state != "complete":
             why = "of pruned and failed trials none are"
+        elif kept:
+            where = self.path / folder.trial_folder(record.kind, record.number)
+            return f"{where / WEIGHTS}: missing, though these weights were kept; bring the file back from a copy"
         elif record.kind == "search":
             why = f"search.keep_models is {self.config.search.keep_models}"
         else:

@@ -96,6 +96,23 @@ def test_the_command_scores_every_system(reproduce: Reproduce, reproduce_here: R
     assert len(read_systems(study, images, told.append)) == len(PAPER) + 4  # the row that is missing is made again
     assert json.loads((path / "linear.json").read_text()) == kept
     assert not any("raw pixels" in line for line in told)
+    for damaged in ("{bad", "[]", '{"PCA": 1}'):
+        (path / "linear.json").write_text(damaged)
+        assert any("damaged" in line for line in _told_first(study, images))
+
+
+def _told_first(study: Study, images: int | None) -> list[str]:
+    """What is told before the first system is scored."""
+    told: list[str] = []
+
+    def tell(what: str) -> None:
+        told.append(what)
+        if what.startswith("scoring"):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        linear_scores(study, images, tell)
+    return told
 
 
 def test_a_system_that_fails_has_a_row_that_says_why_and_is_run_once(

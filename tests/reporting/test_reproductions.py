@@ -38,6 +38,7 @@ def grid() -> ScoreGrid:
 
 
 def test_the_figure_holds_every_cell_and_every_peak(grid: ScoreGrid, make_record: MakeRecord) -> None:
+    grid.collapsed[0, 2] = True
     pixels = np.zeros((5, 1, 16, 16), np.float32)
     low, best = (make_record(number, beta=beta, score=0.6) for number, beta in enumerate((0.5, 8.0)))
     figure = score_grid_figure(
@@ -57,6 +58,8 @@ def test_the_figure_holds_every_cell_and_every_peak(grid: ScoreGrid, make_record
     assert peaks == [(4, 0.01), (10, 0.04), (20, 0.16)]
     triangles = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "^"]
     assert triangles == [size / 4096 for size in SIZES]
+    crosses = [(*line.get_xdata(), *line.get_ydata()) for line in left.lines if line.get_marker() == "X"]
+    assert crosses == [(0.16, 0.4), (), ()]
     assert next(iter(strip.get_yticklabels())).get_text() == "images"
     assert strip.images[0].get_array().shape[1] == 5 * 16 + 4 * 3
 

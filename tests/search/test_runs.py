@@ -59,6 +59,13 @@ def test_what_is_not_there_is_told_with_what_is(storage: Path, run: str, expecte
         find_run(run, storage)
 
 
+def test_a_study_that_lacks_a_file(storage: Path) -> None:
+    (storage / "alpha/study.json").unlink()
+    (storage / "alpha/space.yaml").touch()
+    with pytest.raises(InputError, match=r"alpha: study.json is missing"):
+        find_run("alpha", storage)
+
+
 def test_an_empty_storage(tmp_path: Path) -> None:
     for run in ("latest", "alpha"):
         with pytest.raises(InputError, match="no study here"):
