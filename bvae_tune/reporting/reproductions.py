@@ -86,7 +86,7 @@ def score_grid_figure(grid: ScoreGrid, entangled: Reconstructions, disentangled:
             label=f"M = {size}",
         )
         off = grid.collapsed[row, known]
-        left.plot(x[off], y[off], "X", color=colour, markersize=8, markeredgecolor="white")
+        left.plot(x[off], y[off], "X", color=colour, markersize=11, markeredgecolor="white", zorder=4)
         peak = grid.peaks[row]
         left.plot(
             grid.beta_norms[peak],

@@ -202,7 +202,7 @@ def test_what_cannot_be_asked(trained: tuple[Study, TrialRecord, Bank]) -> None:
 @pytest.mark.parametrize(
     ("state", "why"),
     [
-        ("complete", "weights.safetensors: missing, though these weights were kept"),
+        ("complete", "not kept; search.keep_models is 3"),
         ("pruned", "not kept; of pruned and failed trials"),
         ("interrupted", "no checkpoint yet"),
     ],
