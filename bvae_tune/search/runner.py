@@ -26,7 +26,7 @@ from bvae_tune.search.journal import open_record
 from bvae_tune.search.recorder import tidy
 from bvae_tune.search.records import setting_of
 from bvae_tune.search.sampling import SeededSampler, trials_possible
-from bvae_tune.search.study import Study
+from bvae_tune.search.study import Study, read_config
 from bvae_tune.search.task import check_fingerprints
 from bvae_tune.space import StudyConfig, load_space
 from bvae_tune.training.config import TrainingConfig
@@ -181,7 +181,7 @@ def drive(
     """
     began = time.time()
     with _told(path), folder.driver_lock(path):
-        config = load_space(path / folder.SPACE)
+        config = read_config(path)
         study = Study(path, open_record(path / folder.JOURNAL, SeededSampler(config.search, config.space)))
         store, labels = _open_data(study.config, console)
         check_fingerprints(store, labels, (study.facts["images"], study.facts["labels"]))

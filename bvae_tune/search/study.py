@@ -42,9 +42,7 @@ class Study:
         self.path = path
         self.facts = folder.read_facts(path)
         self.name: str = self.facts["name"]
-        if not (path / folder.SPACE).is_file():
-            raise InputError(f"{path / folder.SPACE}: the search space is missing; bring it back from a copy")
-        self.config: StudyConfig = load_space(path / folder.SPACE)
+        self.config = read_config(path)
         self.searched, self.control_trials = records
         self._ended: dict[tuple[str, int], TrialRecord] = {}
 
@@ -257,6 +255,18 @@ def control_setting(attributes: Mapping[str, Any]) -> tuple[ModelConfig, Trainin
     model = dict(attributes["model"])
     model["widths"] = None if model["widths"] is None else tuple(model["widths"])
     return ModelConfig(**model), TrainingConfig(**attributes["training"])
+
+
+def read_config(path: Path) -> StudyConfig:
+    """The resolved search space of the study in `path`.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    file = path / folder.SPACE
+    if not file.is_file():
+        raise InputError(f"{file}: the search space is missing; bring it back from a copy")
+    return load_space(file)
 
 
 def kept_trials(trials: list[TrialRecord], keep: int) -> list[TrialRecord]:

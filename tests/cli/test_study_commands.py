@@ -167,6 +167,13 @@ def test_weights_that_were_kept_and_are_gone(copied: Path, invoke: Callable[...,
         assert re.search(r"trials/0000\d/weights.safetensors: missing, though these weights were kept", outcome.stderr)
 
 
+def test_a_search_space_that_is_gone_is_named(copied: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
+    (copied / "space.yaml").unlink()
+    for command in ("best", "resume"):
+        outcome = invoke(command, copied)
+        assert (outcome.returncode, "space.yaml: the search space is missing" in outcome.stderr) == (2, True)
+
+
 def test_a_study_of_a_newer_format_is_left_alone(copied: Path, invoke: Callable[..., CompletedProcess[str]]) -> None:
     facts = json.loads((copied / "study.json").read_text())
     (copied / "study.json").write_text(json.dumps({**facts, "format": facts["format"] + 1}))
