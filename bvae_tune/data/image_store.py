@@ -95,12 +95,13 @@ class ImageStore:
         """
         import torch
 
-        where = torch.empty(0, device=device).device  # with its number: "cuda" and "cuda:0" share a copy
+        where = torch.device(device)
         if where.type == "cpu":
             chosen = np.asarray(indices.cpu() if isinstance(indices, torch.Tensor) else indices)
             if chosen.size and not 0 <= chosen.min() <= chosen.max() < self.count:
                 raise IndexError(f"image indices must lie between 0 and {self.count - 1}")
             return unpack(torch.from_numpy(self.packed[chosen]), self.bits, self.dimensions)
+        where = torch.empty(0, device=where).device  # with its number: "cuda" and "cuda:0" share a copy
         if where not in self._on_device:
             self._on_device[where] = torch.tensor(self.packed, device=where)
         index = torch.as_tensor(indices).to(where, non_blocking=True)
@@ -132,7 +133,6 @@ class ImageStore:
 
 def unpack(packed: torch.Tensor, bits: int, dimensions: int) -> torch.Tensor:
     """Rows of bytes (..., bytes) uint8 -> pixels (..., dimensions) float32 in [0, 1], on the device of the bytes."""
-
     if bits == 8:
         return packed.float() / 255
     pixels = _pixels_of_byte(packed.device).index_select(0, packed.flatten().int())

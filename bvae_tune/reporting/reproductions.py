@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from bvae_tune.experiments.portraits import Portrait
     from bvae_tune.experiments.score_grid import Reconstructions, ScoreGrid
 
-_LS = tuple(f"L = {pairs}" for pairs in LENGTHS)
-_HEADINGS = ("system", "paper", *_LS, "replicas", "MIG", "KL", "information", "budget")
+_HEADINGS = (
+    *("system", "paper"),
+    *(f"L = {pairs}" for pairs in LENGTHS),
+    *("replicas", "MIG", "KL", "information", "budget"),
+)
 _WIDTHS = (0.15, 0.08, 0.09, 0.09, 0.09, 0.065, 0.05, 0.035, 0.09, 0.26)  # of these columns in the picture
 _UNCONVERGED = "*"
 WITHOUT_LUCK = (RAW, PCA, PCA_STANDARDISED, UNTRAINED)

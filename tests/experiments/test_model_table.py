@@ -68,6 +68,7 @@ def test_the_command_scores_every_system(reproduce: Reproduce, reproduce_here: R
     assert list(scores) == [TRUTH, RAW, PCA, PCA_STANDARDISED, ICA, ICA_PAIRS]
     found = {label: score for label, (score, _) in scores.items()}
     assert found[TRUTH].profile[64] > 0.98
+    assert found[RAW].classifier == study.config.metric.classifier
     assert found[TRUTH].profile[4] > found[PCA].profile[4] > found[TRUTH].chance
     assert len(found[ICA].replica_scores) == 2
     assert len(found[ICA_PAIRS].replica_scores) == 3
