@@ -15,7 +15,7 @@ from bvae_tune.errors import InputError
 
 _COLOURS: Final = (1, 3)
 _BLOCK: Final = 4096  # images converted at a time
-_MOST_VALUES: Final = 2**15 - 1  # of a factor: its column is int16
+MOST_VALUES: Final = 2**15 - 1  # of a factor: its column is int16
 _RESERVED: Final = ("image", "file")  # columns of a store that hold no factor
 
 Size = tuple[int, int, int]
@@ -168,10 +168,10 @@ def factor_columns(
     columns, values = [], []
     for name, column, missing in zip(names, array.T, unknown.T, strict=True):
         levels, numbers = np.unique(column[~missing], return_inverse=True)
-        if np.isinf(levels).any() or len(levels) > _MOST_VALUES:
+        if np.isinf(levels).any() or len(levels) > MOST_VALUES:
             found = f"{len(levels)} different values from {levels[0]} to {levels[-1]}"
             raise InputError(
-                f"{where}, factor {name!r}: {found}; expected at most {_MOST_VALUES}, all finite"
+                f"{where}, factor {name!r}: {found}; expected at most {MOST_VALUES}, all finite"
                 " (leave out what numbers the images; a labels file bins continuous columns)"
             )
         indices = np.full(count, -1, np.int64)

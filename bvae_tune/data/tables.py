@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 
-from bvae_tune.data.arrays import Packed, pack_blocks
+from bvae_tune.data.arrays import MOST_VALUES, Packed, pack_blocks
 from bvae_tune.data.image_store import STORE
 from bvae_tune.data.pictures import Framing, Picture, pack_pictures
 from bvae_tune.data.shapes import Progress
@@ -46,7 +46,8 @@ class ImageTable:
 def read_table(path: Path) -> ImageTable:
     """Read all of a table but its images: every column of numbers or truth values is a factor.
 
-    Other columns, of texts say, are not looked at. An empty cell, or NaN, is an unknown value.
+    Other columns, of texts say, are not looked at, nor one that numbers the images: whole numbers, all different, and
+    more of them than a factor can have values. An empty cell, or NaN, is an unknown value.
 
     Args:
         path: a Parquet file, or an Arrow (Feather) file or stream.
@@ -65,7 +66,10 @@ def read_table(path: Path) -> ImageTable:
         parts = [_factors(batch, names) for batch in _batches(path, names)] if names else []
     if not count:
         raise InputError(f"{path}: no rows")
-    return ImageTable(path, count, schema.field(IMAGE).type, np.concatenate(parts) if parts else None, names)
+    columns = dict(zip(names, np.concatenate(parts).T, strict=True)) if parts else {}
+    factors = {name: column for name, column in columns.items() if not _numbers_images(column)}
+    values = np.stack(list(factors.values()), axis=1) if factors else None
+    return ImageTable(path, count, schema.field(IMAGE).type, values, list(factors))
 
 
 def pack_table(table: ImageTable, framing: Framing, progress: Progress | None = None) -> Packed:
@@ -102,6 +106,10 @@ def holds_table(path: Path) -> bool:
         return path.is_file() and STORE not in (_schema(path).metadata or {})
     except (OSError, pa.ArrowException):
         return False
+
+
+def _numbers_images(column: npt.NDArray[np.float64]) -> bool:
+    return len(column) > MOST_VALUES and bool((column % 1 == 0).all()) and len(np.unique(column)) == len(column)
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -91,6 +91,17 @@ def test_factors_are_the_columns_of_numbers(cache: Path, tmp_path: Path) -> None
     assert (store.name, store.channels, store.files) == ("a", 1, ())
 
 
+def test_what_numbers_the_images_is_no_factor(cache: Path, tmp_path: Path) -> None:
+    count = 2**15  # more than a factor can have values
+    columns = {"image": np.zeros((count, 4), np.uint8), "id": np.arange(count) + 7, "label": np.arange(count) % 7}
+    table = pa.table(columns | {"image": IMAGES["fixed list"](columns["image"])})
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    assert open_table(tmp_path / "a.parquet", size=2).factor_names == ("label",)
+    repeated = table.set_column(1, "id", pa.array(np.minimum(columns["id"], count + 5)))  # two images share one
+    pa.parquet.write_table(repeated, tmp_path / "b.parquet")
+    assert open_table(tmp_path / "b.parquet", size=2).factor_names == ("id", "label")
+
+
 def test_images_are_brought_to_a_size(cache: Path, tmp_path: Path) -> None:
     files = encoded(COLOUR[:1]) + encoded(COLOUR[1:2, :, :4, 0])
     pa.parquet.write_table(pa.table({"image": files}), tmp_path / "a.parquet")
