@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.optimize import check_grad
+from scipy.optimize import approx_fprime, check_grad
 from sklearn.linear_model import LogisticRegression
 
 from bvae_tune.metrics import classifier
@@ -20,6 +20,16 @@ def clouds(spread: float, seed: int = 0, points: int = 2_000) -> tuple[NDArray[n
     return (centres[classes] + spread * rng.normal(size=(points, 5))) * [1, 1, 0.1, 0.01, 3], classes
 
 
+class CountingProblem(SoftmaxProblem):
+    """Knows how often its loss was asked for."""
+
+    evaluations = 0
+
+    def loss_and_gradient(self, weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        self.evaluations += 1
+        return super().loss_and_gradient(weights)
+
+
 def test_gradient_is_that_of_the_loss() -> None:
     points, classes = clouds(1.0, points=50)
     problem = SoftmaxProblem(points, classes, 3, ridge=0.1)
@@ -30,6 +40,17 @@ def test_gradient_is_that_of_the_loss() -> None:
         start,
     )
     assert error < 1e-5
+
+
+def test_hessian_is_that_of_the_loss() -> None:
+    points, classes = clouds(1.0, points=50)
+    problem = SoftmaxProblem(points, classes, 3, ridge=0.1)
+    start = np.random.default_rng(1).normal(size=18)
+    slopes = approx_fprime(start, lambda flat: problem.loss_and_gradient(flat.reshape(3, 6))[1].ravel())
+    hessian = problem.hessian(start.reshape(3, 6))
+    assert hessian == pytest.approx(slopes, abs=1e-5)
+    at_zero = problem.hessian(np.zeros((3, 6)))
+    assert problem.second_moment() == pytest.approx(at_zero[:6, :6] - at_zero[:6, 6:12])
 
 
 @pytest.mark.parametrize(("count", "size"), [(2_000, 5), (40, 60)])
@@ -73,6 +94,25 @@ def test_dead_and_repeated_columns_leave_the_fit_alone() -> None:
     plain, padded = (fit_lbfgs(SoftmaxProblem(p / points.std(), classes, 3, 1e-6)) for p in (points, wide))
     assert padded.converged
     assert padded.loss == pytest.approx(plain.loss, abs=1e-5)
+
+
+def test_new_coordinates_save_most_of_a_long_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Differences of mixed codes in which the factors are of very different strength.
+    rng = np.random.default_rng(0)
+    classes = rng.integers(4, size=5_000)
+    changes = rng.uniform(-1, 1, size=(4, 5_000, 4))
+    changes[:, np.arange(5_000), classes] = 0
+    points = np.abs(changes @ (np.array([[1], [1], [0.1], [0.01]]) * rng.normal(size=(4, 10)))).mean(axis=0)
+    evaluations, losses = [], []
+    for patience in (classifier.LEAST_PATIENCE, classifier.LBFGS_ITERATIONS):
+        monkeypatch.setattr(classifier, "LEAST_PATIENCE", patience)
+        problem = CountingProblem(points / points.std(), classes, 4, 1e-6)
+        fit = fit_lbfgs(problem)
+        assert fit.converged
+        evaluations.append(problem.evaluations)
+        losses.append(fit.loss)
+    assert evaluations[0] < evaluations[1] / 2
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_the_bound_on_iterations_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
