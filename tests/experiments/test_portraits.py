@@ -74,6 +74,18 @@ def test_the_command_trains_four_models_and_draws_them(
         assert (refused.returncode, expected in refused.stderr) == (2, True)
 
 
+def test_the_same_command_tries_a_failed_model_again(
+    reproduce_here: Reproduce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RIVALS, Scale.SMOKE, {})  # type: ignore[misc]
+    for times in (1, 2):
+        refused = reproduce_here("fig6", tmp_path, "--set", "training.learning_rate=1e30")
+        assert (refused.returncode, f"{times} of {times} failed, the first: " in refused.stderr) == (1, True)
+        study = Study.open(tmp_path / "fig6-smoke")
+        states = [[record.state for record in records] for records in (study.trials, study.controls)]
+        assert states == [["failed"] * times] * 2
+
+
 def test_nothing_is_drawn_of_a_study_without_a_finished_trial(tmp_path: Path) -> None:
     path = create(scaled(Scale.SMOKE, SPACES), "empty", tmp_path)
     with pytest.raises(RunError, match="no trial has finished"):
