@@ -109,7 +109,9 @@ def holds_table(path: Path) -> bool:
 
 
 def _numbers_images(column: npt.NDArray[np.float64]) -> bool:
-    return len(column) > MOST_VALUES and bool((column % 1 == 0).all()) and len(np.unique(column)) == len(column)
+    if len(column) <= MOST_VALUES or not np.isfinite(column).all():
+        return False
+    return bool((column % 1 == 0).all()) and len(np.unique(column)) == len(column)
 
 
 def _is_binary(kind: pa.DataType) -> bool:

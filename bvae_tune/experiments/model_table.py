@@ -189,7 +189,7 @@ def run_model_table(
     name = name or f"fig5-left-{scale}"
     run_study(config, name, storage, add_systems, address=address, console=console)
     # The search has ended: what stands on its best β can follow.
-    return run_study(config, name, storage, add_best, retry=False, address=address, console=console)
+    return run_study(config, name, storage, add_best, address=address, console=console)
 
 
 def read_systems(study: Study, images: int | None, told: Callable[[str], None] = lambda _: None) -> list[System]:

@@ -11,7 +11,6 @@ from bvae_tune.experiments import Scale
 from bvae_tune.models.config import FACTOR_LATENTS
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.runner import SearchInterrupted, add_control, begin, drive, with_absolute_paths
-from bvae_tune.search.sampling import trials_possible
 from bvae_tune.search.storage import STUDY
 from bvae_tune.search.study import Study
 from bvae_tune.space import StudyConfig, load_space
@@ -44,20 +43,18 @@ def run_study(
     storage: str | Path,
     prepare: Callable[[Study], None],
     *,
-    retry: bool = True,
     address: str | None = None,
     console: Console | None = None,
 ) -> Study:
     """Run the study `name`, go on with it, or only open it where it is finished.
 
-    Of a study that was run before, searched trials that failed are made up for by as many more; a grid has no more.
+    Where every searched trial has failed, as many more are tried; a grid has no more.
 
     Args:
         config: what it is to be.
         name: its folder below `storage`.
         storage: the folder of studies.
         prepare: adds the controls that the record has not yet (see `bvae_tune.search.runner.drive`).
-        retry: whether failed trials are made up for.
         address, console: as for `bvae_tune.search`.
 
     Raises:
@@ -74,7 +71,8 @@ def run_study(
             raise InputError(
                 f"{path}: a study with other settings ({', '.join(different)}); give another --name, or move it away"
             )
-        extra = _to_make_up(study) if retry else 0
+        hopeless = study.trials_finished and study.best is None and config.search.sampler != "grid"
+        extra = config.search.trials if hopeless else 0
         return drive(study.path, prepare, address=address, console=console, extra_trials=extra)
     except SearchInterrupted as interrupted:
         raise SearchInterrupted(interrupted.path, SAME_COMMAND) from None
@@ -138,15 +136,6 @@ def budget(study: Study, record: TrialRecord) -> str:
 def _span(values: Sequence[float]) -> str:
     low, high = significant(min(values)), significant(max(values))
     return low if low == high else f"{low} to {high}"
-
-
-def _to_make_up(study: Study) -> int:
-    """Searched trials to add for those that failed and were not made up for yet."""
-    config, wanted = study.config, study.trials_wanted
-    failed = sum(record.state == "failed" for record in study.trials)
-    possible = trials_possible(config.space, config.search)
-    more = max(0, config.search.trials + failed - wanted)
-    return more if possible is None else min(more, possible - wanted)
 
 
 def _different_keys(one: StudyConfig, other: StudyConfig) -> list[str]:

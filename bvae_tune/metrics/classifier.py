@@ -91,7 +91,7 @@ class SoftmaxProblem:
         return moment
 
     def hessian(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Second derivatives of the loss at `weights` (K, M + 1), (K (M + 1), K (M + 1))."""
+        """Second derivatives of the loss at `weights` (K, M + 1): (K (M + 1), K (M + 1)), class by class."""
         size, count = self.points.shape
         weighted = (scipy.special.softmax(weights @ self.points, axis=0)[:, None] * self.points).reshape(-1, count)
         hessian: NDArray[np.float64] = weighted @ weighted.T / -count
@@ -104,23 +104,25 @@ class SoftmaxProblem:
 def fit_lbfgs(problem: SoftmaxProblem) -> Fit:
     """Full-batch L-BFGS from zero weights to GRADIENT_TOLERANCE, at most LBFGS_ITERATIONS iterations.
 
-    The search runs in coordinates where the loss is round where it starts, and starts again, in new ones, once it has
-    taken as long as it takes to find them: codes that tell some factors well and others hardly leave a loss that is
-    anything but round where the weights have grown. That changes the path and the time, not the minimum. Where there
-    are more latents than points no coordinates are sought: they would take longer to find than the minimum.
+    The search runs in coordinates where the loss is round at its start, and starts again, in new ones, once it has
+    taken as long as finding them takes: where codes tell some factors well and others hardly at all, the loss is far
+    from round once the weights have grown. That changes the path and the time, not the minimum. Where there are more
+    latents than points no coordinates are sought: they would take longer to find than the minimum.
     """
     size, count = problem.points.shape
     weights = np.zeros_like(problem.class_sums)
     if size > count:
         return _search(problem, weights, None, LBFGS_ITERATIONS)
     moment = problem.second_moment()
-    # So many times what an evaluation multiplies is what the Hessian does.
+    # A vector added to the biases of all classes changes nothing, nor does a dead latent's weight without a ridge.
+    jitter = 1e-9 * np.trace(moment)
+    # The Hessian takes so many times the multiplications of an evaluation.
     patience = max(LEAST_PATIENCE, weights.size // 2)
-    fit = _search(problem, weights, _whitening(moment, moment), min(patience, LBFGS_ITERATIONS))
+    fit = _search(problem, weights, _whitening(moment, jitter), min(patience, LBFGS_ITERATIONS))
     for done in range(patience, LBFGS_ITERATIONS, patience):
         if fit.converged:
             break
-        whiten = _whitening(problem.hessian(fit.weights), moment)
+        whiten = _whitening(problem.hessian(fit.weights), jitter)
         fit = _search(problem, fit.weights, whiten, min(patience, LBFGS_ITERATIONS - done))
     return fit
 
@@ -158,10 +160,8 @@ def _search(
     return Fit(weights, loss, bool(np.abs(gradient).max() <= GRADIENT_TOLERANCE))
 
 
-def _whitening(hessian: NDArray[np.float64], moment: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coordinates, as rows, in which `hessian` is round; `moment` is the one at zero weights."""
-    # Dead latents have no curvature of their own, nor has the loss where every point is told for certain.
-    jitter = 1e-9 * np.trace(moment)
+def _whitening(hessian: NDArray[np.float64], jitter: float) -> NDArray[np.float64]:
+    """Coordinates, as rows, in which a loss of this Hessian is round; `jitter` is the least curvature it counts as."""
     root = np.linalg.cholesky(hessian + jitter * np.eye(len(hessian)))
     whiten: NDArray[np.float64] = scipy.linalg.solve_triangular(root, np.eye(len(root)), lower=True)
     return whiten

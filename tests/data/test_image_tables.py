@@ -93,13 +93,18 @@ def test_factors_are_the_columns_of_numbers(cache: Path, tmp_path: Path) -> None
 
 def test_what_numbers_the_images_is_no_factor(cache: Path, tmp_path: Path) -> None:
     count = 2**15  # more than a factor can have values
-    columns = {"image": np.zeros((count, 4), np.uint8), "id": np.arange(count) + 7, "label": np.arange(count) % 7}
-    table = pa.table(columns | {"image": IMAGES["fixed list"](columns["image"])})
-    pa.parquet.write_table(table, tmp_path / "a.parquet")
-    assert open_table(tmp_path / "a.parquet", size=2).factor_names == ("label",)
-    repeated = table.set_column(1, "id", pa.array(np.minimum(columns["id"], count + 5)))  # two images share one
-    pa.parquet.write_table(repeated, tmp_path / "b.parquet")
-    assert open_table(tmp_path / "b.parquet", size=2).factor_names == ("id", "label")
+    images, numbers = IMAGES["fixed list"](np.zeros((count, 4), np.uint8)), np.arange(count) + 7
+
+    def opened(file: str, **columns: np.ndarray) -> ImageStore:
+        pa.parquet.write_table(pa.table({"image": images, **columns}), tmp_path / file)
+        return open_table(tmp_path / file, size=2)
+
+    assert opened("numbered.parquet", id=numbers, label=numbers % 7).factor_names == ("label",)
+    assert opened("only.parquet", id=numbers).factor_names == ()
+    assert opened("shared.parquet", id=np.minimum(numbers, count + 5)).factor_names == ("id",)  # by two images
+    for file, column in {"halves": numbers / 2, "infinite": np.where(numbers == 7, np.inf, numbers)}.items():
+        with pytest.raises(InputError, match=r"factor 'id': 32768 different values .* expected at most 32767"):
+            opened(f"{file}.parquet", id=column)
 
 
 def test_images_are_brought_to_a_size(cache: Path, tmp_path: Path) -> None:
