@@ -105,8 +105,8 @@ def fit_lbfgs(problem: SoftmaxProblem) -> Fit:
     """Full-batch L-BFGS from zero weights to GRADIENT_TOLERANCE, at most LBFGS_ITERATIONS iterations.
 
     The search runs in coordinates where the loss is round at its start, and starts again, in new ones, once it has
-    taken as long as finding them takes: where codes tell some factors well and others hardly at all, the loss is far
-    from round once the weights have grown. That changes the path and the time, not the minimum. Where there are more
+    taken as long as finding them takes: where codes tell some factors well and others hardly at all, the loss is no
+    longer round once the weights have grown. That changes the path and the time, not the minimum. Where there are more
     latents than points no coordinates are sought: they would take longer to find than the minimum.
     """
     size, count = problem.points.shape
