@@ -6,6 +6,7 @@ free. With a ridge it has one minimum, so both ways of fitting lead to the same 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,33 +168,44 @@ def _whitening(hessian: NDArray[np.float64], jitter: float) -> NDArray[np.float6
     return whiten
 
 
-def fit_adagrad(problem: SoftmaxProblem, generator: np.random.Generator) -> Fit:
+def fit_adagrad(problems: Sequence[SoftmaxProblem], generator: np.random.Generator) -> list[Fit]:
     """The paper's Adagrad at 1e-2 (A.4) from zero weights, on batches of ADAGRAD_BATCH points drawn with replacement.
 
     Stops when ADAGRAD_CHECK_EVERY steps gain less than ADAGRAD_LEAST_GAIN, or unconverged after ADAGRAD_STEPS. Batches
     are float32, since with many latents (raw pixels) it is gathering them that takes the time.
+
+    Args:
+        problems: P of the same classes, number of latents and ridge; each is fitted as if it were alone.
+        generator: of the batches, the same for all.
     """
-    weights = np.zeros_like(problem.class_sums)
-    squares = np.zeros_like(weights)
-    rows = np.ascontiguousarray(problem.points.T, dtype=np.float32)
-    count = len(rows)
-    one_hot = np.eye(problem.class_count, dtype=np.float32)[problem.classes]
-    loss, _ = problem.loss_and_gradient(weights)
+    like, count = problems[0], problems[0].points.shape[1]
+    one_hot = np.eye(like.class_count, dtype=np.float32)[like.classes]
+    rows = np.stack([problem.points.T for problem in problems], axis=1).astype(np.float32, order="C")
+    weights, squares = np.zeros((2, len(problems), *like.class_sums.shape))
+    fits = [Fit(each, float(np.log(like.class_count)), False) for each in weights.copy()]
+    going = list(range(len(problems)))
     for _ in range(ADAGRAD_STEPS // ADAGRAD_CHECK_EVERY):
         for chosen in generator.integers(count, size=(ADAGRAD_CHECK_EVERY, ADAGRAD_BATCH)):
-            batch = rows.take(chosen, axis=0)
-            logits = weights.astype(np.float32) @ batch.T  # (K, batch): sums over a short leading axis are fast
-            logits -= logits.max(axis=0)
+            batch = rows.take(chosen, axis=0)  # (batch, P, M + 1)
+            # (P, K, batch): sums over a short axis that is not the last are fast.
+            logits = weights.astype(np.float32) @ batch.transpose(1, 2, 0)
+            logits -= logits.max(axis=1, keepdims=True)
             np.exp(logits, out=logits)
-            logits /= logits.sum(axis=0)
+            logits /= logits.sum(axis=1, keepdims=True)
             logits -= one_hot.take(chosen, axis=0).T
-            gradient = logits @ batch / ADAGRAD_BATCH + weights * problem.penalty
+            gradient = logits @ batch.transpose(1, 0, 2) / ADAGRAD_BATCH + weights * like.penalty
             squares += gradient**2
             weights -= ADAGRAD_RATE * gradient / (np.sqrt(squares) + 1e-10)
-        before, (loss, _) = loss, problem.loss_and_gradient(weights)
-        if before - loss < ADAGRAD_LEAST_GAIN:
-            return Fit(weights, loss, True)
-    return Fit(weights, loss, False)
+        for place, each in zip(going, weights.copy(), strict=True):
+            loss, _ = problems[place].loss_and_gradient(each)
+            fits[place] = Fit(each, loss, fits[place].loss - loss < ADAGRAD_LEAST_GAIN)
+        left = [at for at, place in enumerate(going) if not fits[place].converged]
+        if not left:
+            break
+        if len(left) < len(going):
+            going = [going[at] for at in left]
+            rows, weights, squares = np.ascontiguousarray(rows[:, left]), weights[left], squares[left]
+    return fits
 
 
 def accuracy(fit: Fit, points: NDArray[np.floating], classes: NDArray[np.int64]) -> float:

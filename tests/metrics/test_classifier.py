@@ -80,7 +80,7 @@ def test_lbfgs_has_the_lower_loss_and_adagrad_stays_above_it(spread: float) -> N
     points, classes = clouds(spread)
     problem = SoftmaxProblem(points / points.std(), classes, 3, 1e-6)
     best = fit_lbfgs(problem)
-    slow = fit_adagrad(problem, np.random.default_rng(2))
+    (slow,) = fit_adagrad([problem], np.random.default_rng(2))
     assert best.converged
     assert slow.converged
     assert best.loss <= slow.loss < np.log(3)
@@ -137,4 +137,17 @@ def test_the_bound_on_steps_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
     points, classes = clouds(1.0)
     problem = SoftmaxProblem(points / points.std(), classes, 3, 1e-6)
     monkeypatch.setattr(classifier, "ADAGRAD_STEPS", classifier.ADAGRAD_CHECK_EVERY)
-    assert not fit_adagrad(problem, np.random.default_rng(2)).converged
+    assert not fit_adagrad([problem], np.random.default_rng(2))[0].converged
+
+
+def test_adagrad_fits_each_of_several_as_if_it_were_alone() -> None:
+    classes = clouds(1.0)[1]
+    spreads = [clouds(spread)[0] for spread in (0.3, 1.0, 3.0)]  # of other length: they stop one after the other
+    problems = [SoftmaxProblem(points / points.std(), classes, 3, 1e-6) for points in spreads]
+    alone = [fit_adagrad([problem], np.random.default_rng(2))[0] for problem in problems]
+    together = fit_adagrad(problems, np.random.default_rng(2))
+    assert len({fit.loss for fit in alone}) == 3
+    for one, other in zip(together, alone, strict=True):
+        assert one.converged
+        assert one.loss == pytest.approx(other.loss, abs=1e-6)
+        assert one.weights == pytest.approx(other.weights, abs=1e-4)
