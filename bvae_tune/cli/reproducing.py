@@ -26,7 +26,7 @@ app = typer.Typer(
 Scaled = Annotated[
     Scale,
     typer.Option(
-        help="smoke: two minutes, shows that it works; cpu: an hour on two cores; hours: a night; paper: for GPUs."
+        help="smoke: two minutes, shows that it works; cpu: an hour on two cores; hours: some of them; paper: for GPUs."
     ),
 ]
 Name = Annotated[
