@@ -102,29 +102,34 @@ class SoftmaxProblem:
         return hessian
 
 
-def fit_lbfgs(problem: SoftmaxProblem) -> Fit:
-    """Full-batch L-BFGS from zero weights to GRADIENT_TOLERANCE, at most LBFGS_ITERATIONS iterations.
+def fit_lbfgs(problem: SoftmaxProblem, iterations: int = LBFGS_ITERATIONS, least_patience: int = LEAST_PATIENCE) -> Fit:
+    """Full-batch L-BFGS from zero weights to GRADIENT_TOLERANCE.
 
     The search runs in coordinates where the loss is round at its start, and starts again, in new ones, once it has
     taken as long as finding them takes: where codes tell some factors well and others hardly at all, the loss is no
     longer round once the weights have grown. That changes the path and the time, not the minimum. Where there are more
     latents than points no coordinates are sought: they would take longer to find than the minimum.
+
+    Args:
+        problem: what is fitted.
+        iterations: of all searches together, at most.
+        least_patience: iterations before the search starts again, at least.
     """
     size, count = problem.points.shape
     weights = np.zeros_like(problem.class_sums)
     if size > count:
-        return _search(problem, weights, None, LBFGS_ITERATIONS)
+        return _search(problem, weights, None, iterations)
     moment = problem.second_moment()
     # A vector added to the biases of all classes changes nothing, nor does a dead latent's weight without a ridge.
     jitter = 1e-9 * np.trace(moment)
     # The Hessian takes so many times the multiplications of an evaluation.
-    patience = max(LEAST_PATIENCE, weights.size // 2)
-    fit = _search(problem, weights, _whitening(moment, jitter), min(patience, LBFGS_ITERATIONS))
-    for done in range(patience, LBFGS_ITERATIONS, patience):
+    patience = max(least_patience, weights.size // 2)
+    fit = _search(problem, weights, _whitening(moment, jitter), min(patience, iterations))
+    for done in range(patience, iterations, patience):
         if fit.converged:
             break
         whiten = _whitening(problem.hessian(fit.weights), jitter)
-        fit = _search(problem, fit.weights, whiten, min(patience, LBFGS_ITERATIONS - done))
+        fit = _search(problem, fit.weights, whiten, min(patience, iterations - done))
     return fit
 
 
@@ -180,7 +185,7 @@ def fit_adagrad(problems: Sequence[SoftmaxProblem], generator: np.random.Generat
     """
     like, count = problems[0], problems[0].points.shape[1]
     one_hot = np.eye(like.class_count, dtype=np.float32)[like.classes]
-    rows = np.stack([problem.points.T for problem in problems], axis=1).astype(np.float32, order="C")
+    rows = np.stack([np.ascontiguousarray(problem.points.T, np.float32) for problem in problems], axis=1)
     weights, squares = np.zeros((2, len(problems), *like.class_sums.shape))
     fits = [Fit(each, float(np.log(like.class_count)), False) for each in weights.copy()]
     going = list(range(len(problems)))

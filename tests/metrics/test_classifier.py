@@ -91,33 +91,31 @@ def test_lbfgs_has_the_lower_loss_and_adagrad_stays_above_it(spread: float) -> N
 
 @pytest.mark.parametrize("patience", [1, classifier.LEAST_PATIENCE])
 @pytest.mark.parametrize("ridge", [1e-6, 0.0])
-def test_separable_points_have_a_fit(monkeypatch: pytest.MonkeyPatch, ridge: float, patience: int) -> None:
-    monkeypatch.setattr(classifier, "LEAST_PATIENCE", patience)
+def test_separable_points_have_a_fit(ridge: float, patience: int) -> None:
     points, classes = clouds(0.01)
-    fit = fit_lbfgs(SoftmaxProblem(points / points.std(), classes, 3, ridge))
+    fit = fit_lbfgs(SoftmaxProblem(points / points.std(), classes, 3, ridge), least_patience=patience)
     assert fit.converged
     assert np.isfinite(fit.weights).all()
     assert accuracy(fit, points / points.std(), classes) == 1
 
 
 @pytest.mark.parametrize("patience", [1, classifier.LEAST_PATIENCE])
-def test_dead_and_repeated_columns_leave_the_fit_alone(monkeypatch: pytest.MonkeyPatch, patience: int) -> None:
-    monkeypatch.setattr(classifier, "LEAST_PATIENCE", patience)
+def test_dead_and_repeated_columns_leave_the_fit_alone(patience: int) -> None:
     points, classes = clouds(1.0)
     wide = np.hstack([points, np.zeros((len(points), 2)), points[:, :1]])
-    plain, padded = (fit_lbfgs(SoftmaxProblem(p / points.std(), classes, 3, 1e-6)) for p in (points, wide))
+    problems = (SoftmaxProblem(each / points.std(), classes, 3, 1e-6) for each in (points, wide))
+    plain, padded = (fit_lbfgs(problem, least_patience=patience) for problem in problems)
     assert padded.converged
     assert padded.loss == pytest.approx(plain.loss, abs=1e-5)
 
 
-def test_new_coordinates_save_most_of_a_long_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_coordinates_save_most_of_a_long_search() -> None:
     points, classes = uneven_codes()
     theirs = LogisticRegression(C=1 / (1e-6 * len(points)), tol=1e-10, max_iter=10_000).fit(points, classes)
     evaluations = []
     for patience in (classifier.LEAST_PATIENCE, classifier.LBFGS_ITERATIONS):
-        monkeypatch.setattr(classifier, "LEAST_PATIENCE", patience)
         problem = CountingProblem(points, classes, 4, 1e-6)
-        fit = fit_lbfgs(problem)
+        fit = fit_lbfgs(problem, least_patience=patience)
         assert fit.converged
         assert accuracy(fit, points, classes) == pytest.approx(theirs.score(points, classes), abs=5e-4)
         evaluations.append(problem.evaluations)
@@ -125,11 +123,10 @@ def test_new_coordinates_save_most_of_a_long_search(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("bound", [2, 22, 30])
-def test_the_bound_on_iterations_is_kept_and_reported(monkeypatch: pytest.MonkeyPatch, bound: int) -> None:
+def test_the_bound_on_iterations_is_kept_and_reported(bound: int) -> None:
     points, classes = uneven_codes()
     problem = CountingProblem(points, classes, 4, 1e-6)
-    monkeypatch.setattr(classifier, "LBFGS_ITERATIONS", bound)
-    assert not fit_lbfgs(problem).converged
+    assert not fit_lbfgs(problem, iterations=bound).converged
     assert bound < problem.evaluations <= bound + 10  # a line search may take two
 
 
