@@ -173,15 +173,18 @@ def _whitening(hessian: NDArray[np.float64], jitter: float) -> NDArray[np.float6
     return whiten
 
 
-def fit_adagrad(problems: Sequence[SoftmaxProblem], generator: np.random.Generator) -> list[Fit]:
+def fit_adagrad(
+    problems: Sequence[SoftmaxProblem], generator: np.random.Generator, *, steps: int = ADAGRAD_STEPS
+) -> list[Fit]:
     """The paper's Adagrad at 1e-2 (A.4) from zero weights, on batches of ADAGRAD_BATCH points drawn with replacement.
 
-    Stops when ADAGRAD_CHECK_EVERY steps gain less than ADAGRAD_LEAST_GAIN, or unconverged after ADAGRAD_STEPS. Batches
-    are float32, since with many latents (raw pixels) it is gathering them that takes the time.
+    Stops when ADAGRAD_CHECK_EVERY steps gain less than ADAGRAD_LEAST_GAIN, or unconverged after `steps`. Batches are
+    float32, since with many latents (raw pixels) it is gathering them that takes the time.
 
     Args:
         problems: P of the same classes, number of latents and ridge; each is fitted as if it were alone.
         generator: of the batches, the same for all.
+        steps: a multiple of ADAGRAD_CHECK_EVERY.
     """
     like, count = problems[0], problems[0].points.shape[1]
     one_hot = np.eye(like.class_count, dtype=np.float32)[like.classes]
@@ -189,7 +192,7 @@ def fit_adagrad(problems: Sequence[SoftmaxProblem], generator: np.random.Generat
     weights, squares = np.zeros((2, len(problems), *like.class_sums.shape))
     fits = [Fit(each, float(np.log(like.class_count)), False) for each in weights.copy()]
     going = list(range(len(problems)))
-    for _ in range(ADAGRAD_STEPS // ADAGRAD_CHECK_EVERY):
+    for _ in range(steps // ADAGRAD_CHECK_EVERY):
         for chosen in generator.integers(count, size=(ADAGRAD_CHECK_EVERY, ADAGRAD_BATCH)):
             batch = rows.take(chosen, axis=0)  # (batch, P, M + 1)
             # (P, K, batch): sums over a short axis that is not the last are fast.

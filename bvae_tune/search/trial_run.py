@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import time
 
@@ -21,7 +22,7 @@ from bvae_tune.training.shared_bank import BankPart, SharedBank
 
 
 class NotFiniteError(RunError):
-    """The loss, or a parameter, is not a finite number; the same again on every retry."""
+    """The loss, a weight or the optimiser's state is not a finite number; the same again on every retry."""
 
 
 class NodeError(RunError):
@@ -127,7 +128,9 @@ class TrialRun:
         if not bank.finite:
             losses = {"reconstruction": report.reconstruction, "KL": report.kl} | report.further_losses
             told = ", ".join(f"{name} {list(values)}" for name, values in losses.items() if values)
-            raise NotFiniteError(f"the loss is not finite at step {report.step} ({told}); try a lower learning rate")
+            lost = not all(math.isfinite(value) for values in losses.values() for value in values)
+            what = "the loss" if lost else "a weight or the optimiser's state"
+            raise NotFiniteError(f"{what} is not finite at step {report.step} ({told}); try a lower learning rate")
         began = time.perf_counter()
         store, labels = self._data.open(task)
         codes = encode_labelled(bank, store, labels)

@@ -13,6 +13,7 @@ from bvae_tune.data.image_store import ImageStore
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.models.codes import Codes, Trained
 from bvae_tune.models.config import ModelConfig, beta_of
+from bvae_tune.models.stack import some_of
 from bvae_tune.training.batches import BatchPlan, OneFactorBatches, UniformBatches
 from bvae_tune.training.config import TrainingConfig
 from bvae_tune.training.dcign import DCIGN, factor_grid
@@ -71,7 +72,7 @@ class Bank:
 
     Attributes:
         step_count: steps trained in all.
-        finite: (R,) whether every loss and parameter of a replica has been a finite number.
+        finite: (R,) whether every loss, parameter and number of the optimiser's state of a replica has been finite.
     """
 
     def __init__(
@@ -162,7 +163,8 @@ class Bank:
         return "; ".join(parts) or None
 
     def _still_finite(self, losses: Sequence[Tensor]) -> tuple[bool, ...]:
-        held = (values.flatten(1) for values in self._learner.model.parameters.values())
+        # A square that overflows leaves the loss finite, and its weight where it is for good.
+        held = (values.flatten(1) for values in self._learner.held.values())
         finite = [values.isfinite().all(1).cpu() for values in held] + [each.isfinite() for each in losses]
         return tuple((torch.stack(finite).all(0) & torch.tensor(self.finite)).tolist())
 
@@ -184,7 +186,7 @@ class Bank:
 
     def state(self, replicas: slice = ALL) -> dict[str, Tensor]:
         """Parameters, optimiser state and step of some replicas, flat, copies on the host."""
-        return {**self._learner.state(replicas), "step": torch.tensor(self.step_count)}
+        return {**on_host(some_of(self._learner.held, replicas)), "step": torch.tensor(self.step_count)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave, with the same numbers as if never interrupted.

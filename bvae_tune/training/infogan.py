@@ -35,12 +35,11 @@ from bvae_tune.models.infogan import (
 )
 from bvae_tune.models.layers import ParameterSpec
 from bvae_tune.models.networks import initial_parameters
-from bvae_tune.models.stack import some_of
 from bvae_tune.randomness import derive_seed
 from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, check_training, learning_rate_at
 from bvae_tune.training.optimizers import Adam, initial_slots
-from bvae_tune.training.state import ALL, named, on_host, take_over
+from bvae_tune.training.state import named, take_over
 from bvae_tune.training.vae import StepLosses
 
 INFORMATION_WEIGHT: Final = 0.1
@@ -157,17 +156,18 @@ class InfoGAN:
         shape = (3, self._training.batch_size, self._store.dimensions)
         return INSTANCE_NOISE * torch.randn(shape, generator=numbers, device=self._device)
 
-    def state(self, replicas: slice = ALL) -> dict[str, Tensor]:
-        """Parameters, running statistics (model/...), optimiser state (optimizer/...) of some replicas, on the host."""
-        return on_host(some_of(named(self._parameters, self._slots), replicas))
+    @property
+    def held(self) -> dict[str, Tensor]:
+        """Parameters, running statistics (model/...), optimiser state (optimizer/...): the tensors themselves."""
+        return named(self._parameters, self._slots)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave.
+        """Take over a state with the names of `held`.
 
         Raises:
             InputError: the state belongs to another configuration or another number of replicas.
         """
-        take_over(named(self._parameters, self._slots), self._network.specs, state)
+        take_over(self.held, self._network.specs, state)
 
 
 def _gradients(loss: Tensor, parameters: Mapping[str, Tensor], specs: Mapping[str, ParameterSpec]) -> list[Tensor]:

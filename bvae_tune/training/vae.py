@@ -21,7 +21,7 @@ from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, beta_share_at, learning_rate_at
 from bvae_tune.training.memory import is_out_of_memory
 from bvae_tune.training.optimizers import Optimizer, build_optimizer, initial_slots
-from bvae_tune.training.state import ALL, named, on_host, take_over
+from bvae_tune.training.state import named, take_over
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,13 @@ class Learner(Protocol):
         """The losses of a batch, without an update."""
         ...
 
-    def state(self, replicas: slice = ALL) -> dict[str, Tensor]:
-        """Parameters and optimiser state of some replicas, flat, copies on the host."""
+    @property
+    def held(self) -> dict[str, Tensor]:
+        """Parameters (model/...) and optimiser state (optimizer/slot/...), (R, ...) each: the tensors themselves."""
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Take over a state with the names of `held`."""
         ...
 
 
@@ -187,17 +188,18 @@ class BetaVAE:
         _, of_encoder = encoder.backward(parameters, encoded, to_encoded, False)
         return of_encoder | of_decoder, StepLosses(reconstruction.mean(1), kl.mean(1))
 
-    def state(self, replicas: slice = ALL) -> dict[str, Tensor]:
-        """Parameters (model/...) and optimiser state (optimizer/slot/...) of some replicas, copies on the host."""
-        return on_host(some_of(named(self._parameters, self._slots), replicas))
+    @property
+    def held(self) -> dict[str, Tensor]:
+        """Parameters (model/...) and optimiser state (optimizer/slot/...), (R, ...) each: the tensors themselves."""
+        return named(self._parameters, self._slots)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave.
+        """Take over a state with the names of `held`.
 
         Raises:
             InputError: the state belongs to another configuration or another number of replicas.
         """
-        take_over(named(self._parameters, self._slots), self._network.specs, state)
+        take_over(self.held, self._network.specs, state)
 
 
 def _joined(parts: Sequence[StepLosses]) -> StepLosses:

@@ -130,11 +130,11 @@ def test_the_bound_on_iterations_is_kept_and_reported(bound: int) -> None:
     assert bound < problem.evaluations <= bound + 10  # a line search may take two
 
 
-def test_the_bound_on_steps_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bound_on_steps_is_reported() -> None:
     points, classes = clouds(1.0)
     problem = SoftmaxProblem(points / points.std(), classes, 3, 1e-6)
-    monkeypatch.setattr(classifier, "ADAGRAD_STEPS", classifier.ADAGRAD_CHECK_EVERY)
-    assert not fit_adagrad([problem], np.random.default_rng(2))[0].converged
+    few = classifier.ADAGRAD_CHECK_EVERY
+    assert not fit_adagrad([problem], np.random.default_rng(2), steps=few)[0].converged
 
 
 def test_adagrad_fits_each_of_several_as_if_it_were_alone() -> None:

@@ -190,13 +190,25 @@ def test_a_loss_that_is_not_finite_is_reported_not_raised(store: ImageStore) -> 
     assert not all(bank.finite)
 
 
-def test_of_a_bank_only_the_diverged_replica_is_not_finite(store: ImageStore) -> None:
+@pytest.mark.parametrize(
+    ("held", "value"), [("model/encoder.0.weight", float("nan")), ("optimizer/square/encoder.0.weight", float("inf"))]
+)
+def test_of_a_bank_only_the_diverged_replica_is_not_finite(store: ImageStore, held: str, value: float) -> None:
     bank = Bank(_model("fc", (24, 20)), _training(), store, [1, 2])
     state = bank.state()
-    state["model/encoder.0.weight"][1, 0, 0] = float("nan")
+    state[held][1, 0, 0] = value
     bank.load(state)
-    bank.train(1)
+    report = bank.train(1)
     assert bank.finite == (True, False)
+    assert torch.tensor(report.loss).isfinite().all() == held.startswith("optimizer")
+
+
+def test_the_first_steps_of_table_1_do_not_throw_its_network_off(store: ImageStore) -> None:
+    training = TrainingConfig("adagrad", 1e-2, batch_size=64, steps=10)
+    bank = Bank(ModelConfig("fc", (1200, 1200), latent_size=4), training, store, [1, 2, 3], [1.0, 25.0, 625.0])
+    for step in range(1, 6):
+        assert max(bank.train(step).kl) < 1000  # nats; above 1e4 where the sums of squares begin at zero
+    assert all(bank.finite)
 
 
 def test_what_does_not_fit_is_refused(store: ImageStore) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -12,7 +14,8 @@ def test_twenty_updates_are_those_of_torch_optim(optimizer: str) -> None:
     numbers = torch.Generator().manual_seed(0)
     parameters = {"weight": torch.randn(2, 5, 4, generator=numbers), "bias": torch.randn(2, 5, generator=numbers)}
     theirs = [values.clone().requires_grad_() for values in parameters.values()]
-    classes = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "rmsprop": torch.optim.RMSprop}
+    adagrad = partial(torch.optim.Adagrad, initial_accumulator_value=0.1)
+    classes = {"adam": torch.optim.Adam, "adagrad": adagrad, "rmsprop": torch.optim.RMSprop}
     reference = classes[optimizer](theirs, lr=1.0)
     training = TrainingConfig(optimizer)  # type: ignore[arg-type]
     ours = build_optimizer(training, parameters, initial_slots(training, parameters))
