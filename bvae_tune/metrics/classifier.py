@@ -176,10 +176,11 @@ def _whitening(hessian: NDArray[np.float64], jitter: float) -> NDArray[np.float6
 def fit_adagrad(
     problems: Sequence[SoftmaxProblem], generator: np.random.Generator, *, steps: int = ADAGRAD_STEPS
 ) -> list[Fit]:
-    """The paper's Adagrad at 1e-2 (A.4) from zero weights, on batches of ADAGRAD_BATCH points drawn with replacement.
+    """The paper's Adagrad at 1e-2 (A.4) from zero weights and sums of squares, on batches of ADAGRAD_BATCH points.
 
-    Stops when ADAGRAD_CHECK_EVERY steps gain less than ADAGRAD_LEAST_GAIN, or unconverged after `steps`. Batches are
-    float32, since with many latents (raw pixels) it is gathering them that takes the time.
+    They are drawn with replacement. It stops when ADAGRAD_CHECK_EVERY steps gain less than ADAGRAD_LEAST_GAIN, or
+    unconverged after `steps`. Batches are float32, since with many latents (raw pixels) gathering them takes the time.
+    A convex problem needs no ADAGRAD_START (`bvae_tune.training.optimizers`): no first step leads it astray for good.
 
     Args:
         problems: P of the same classes, number of latents and ridge; each is fitted as if it were alone.

@@ -128,8 +128,8 @@ class TrialRun:
         if not bank.finite:
             losses = {"reconstruction": report.reconstruction, "KL": report.kl} | report.further_losses
             told = ", ".join(f"{name} {list(values)}" for name, values in losses.items() if values)
-            lost = not all(math.isfinite(value) for values in losses.values() for value in values)
-            what = "the loss" if lost else "a weight or the optimiser's state"
+            loss_is_finite = all(math.isfinite(value) for values in losses.values() for value in values)
+            what = "a weight or the optimiser's state" if loss_is_finite else "the loss"
             raise NotFiniteError(f"{what} is not finite at step {report.step} ({told}); try a lower learning rate")
         began = time.perf_counter()
         store, labels = self._data.open(task)

@@ -72,7 +72,7 @@ class Bank:
 
     Attributes:
         step_count: steps trained in all.
-        finite: (R,) whether every loss, parameter and number of the optimiser's state of a replica has been finite.
+        finite: (R,) whether every loss, parameter and value of the optimiser's state of a replica has been finite.
     """
 
     def __init__(
@@ -102,8 +102,8 @@ class Bank:
     def train(self, until_step: int) -> TrainingReport:
         """Train up to step `until_step` (no further than asked; nothing where it is reached) and report.
 
-        A loss that is not finite does not raise: it is in the report, and `finite` is False for that replica from then
-        on. Where no step is left, the losses are those of the batch that would come next.
+        A replica that diverges does not raise: `finite` is False for it from then on. Where no step is left, the losses
+        are those of the batch that would come next.
 
         Raises:
             RunError: out of memory even with one replica at a time.
@@ -163,9 +163,9 @@ class Bank:
         return "; ".join(parts) or None
 
     def _still_finite(self, losses: Sequence[Tensor]) -> tuple[bool, ...]:
-        # A square that overflows leaves the loss finite, and its weight where it is for good.
-        held = (values.flatten(1) for values in self._learner.held.values())
-        finite = [values.isfinite().all(1).cpu() for values in held] + [each.isfinite() for each in losses]
+        # Where a squared gradient overflows, the loss stays finite, but its weight never moves again.
+        finite = [_finite(values).cpu() for values in self._learner.tensors.values()]
+        finite += [each.isfinite() for each in losses]
         return tuple((torch.stack(finite).all(0) & torch.tensor(self.finite)).tolist())
 
     def trained(self, replicas: slice = ALL) -> Trained:
@@ -186,7 +186,7 @@ class Bank:
 
     def state(self, replicas: slice = ALL) -> dict[str, Tensor]:
         """Parameters, optimiser state and step of some replicas, flat, copies on the host."""
-        return {**on_host(some_of(self._learner.held, replicas)), "step": torch.tensor(self.step_count)}
+        return {**on_host(some_of(self._learner.tensors, replicas)), "step": torch.tensor(self.step_count)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave, with the same numbers as if never interrupted.
@@ -196,6 +196,12 @@ class Bank:
         """
         self._learner.load({name: values for name, values in state.items() if name != "step"})
         self.step_count = int(state["step"])
+
+
+def _finite(values: Tensor) -> Tensor:
+    """(R, ...) -> (R,), whether all are finite. A sum tells so in a thirtieth of the time, unless it overflows."""
+    finite = values.sum(dim=tuple(range(1, values.ndim))).isfinite()
+    return finite if finite.all() else values.isfinite().flatten(1).all(1)
 
 
 def _batch_plan(model: ModelConfig, training: TrainingConfig, store: ImageStore, device: str) -> BatchPlan:

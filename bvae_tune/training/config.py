@@ -21,7 +21,7 @@ class TrainingConfig:
     """Optimiser, schedule and length of a training.
 
     Attributes:
-        optimizer: "adagrad", "adam" or "rmsprop", with PyTorch's default constants, but Adagrad's sums begin at 0.1.
+        optimizer: "adagrad", "adam" or "rmsprop", with PyTorch's constants, but Adagrad's sums of squares begin at 0.1.
         learning_rate: its peak. InfoGAN's discriminator and recognition have a fifth of it (Table 1: 2e-4 for 1e-3).
         schedule: "constant", or "cosine" decay from the end of the warm-up to zero at `steps`.
         warmup: share of `steps` over which the learning rate rises linearly to its peak.

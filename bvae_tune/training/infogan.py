@@ -157,17 +157,17 @@ class InfoGAN:
         return INSTANCE_NOISE * torch.randn(shape, generator=numbers, device=self._device)
 
     @property
-    def held(self) -> dict[str, Tensor]:
-        """Parameters, running statistics (model/...), optimiser state (optimizer/...): the tensors themselves."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, running statistics (model/...), optimiser state (optimizer/...), (R, ...) each: not copies."""
         return named(self._parameters, self._slots)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state with the names of `held`.
+        """Take over a state with the names of `tensors`.
 
         Raises:
             InputError: the state belongs to another configuration or another number of replicas.
         """
-        take_over(self.held, self._network.specs, state)
+        take_over(self.tensors, self._network.specs, state)
 
 
 def _gradients(loss: Tensor, parameters: Mapping[str, Tensor], specs: Mapping[str, ParameterSpec]) -> list[Tensor]:

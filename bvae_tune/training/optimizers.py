@@ -137,7 +137,7 @@ _OPTIMIZERS: Mapping[str, Callable[[Mapping[str, Tensor], Slots], Optimizer]] = 
 
 
 def initial_slots(training: TrainingConfig, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The state of a fresh optimiser: slot -> parameter's name -> like it, ADAGRAD_START or zeros."""
+    """The state of a fresh optimiser: slot -> parameter's name -> ADAGRAD_START or zeros, of its shape."""
     start = ADAGRAD_START if training.optimizer == "adagrad" else 0.0
     names = _SLOT_NAMES[training.optimizer]
     return {slot: {name: torch.full_like(values, start) for name, values in parameters.items()} for slot in names}

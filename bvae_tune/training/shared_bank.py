@@ -141,7 +141,7 @@ class BankPart:
 
     @property
     def finite(self) -> bool:
-        """Whether every loss, parameter and number of the optimiser's state of these replicas has been finite."""
+        """Whether every loss, parameter and value of the optimiser's state of these replicas has been finite."""
         return all(self._placed.bank.finite[self.replicas])
 
     def encode(self, images: Tensor) -> Codes:

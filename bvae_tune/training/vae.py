@@ -59,12 +59,12 @@ class Learner(Protocol):
         ...
 
     @property
-    def held(self) -> dict[str, Tensor]:
-        """Parameters (model/...) and optimiser state (optimizer/slot/...), (R, ...) each: the tensors themselves."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters (model/...) and optimiser state (optimizer/slot/...), (R, ...) each: not copies."""
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state with the names of `held`."""
+        """Take over a state with the names of `tensors`."""
         ...
 
 
@@ -189,17 +189,17 @@ class BetaVAE:
         return of_encoder | of_decoder, StepLosses(reconstruction.mean(1), kl.mean(1))
 
     @property
-    def held(self) -> dict[str, Tensor]:
-        """Parameters (model/...) and optimiser state (optimizer/slot/...), (R, ...) each: the tensors themselves."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters (model/...) and optimiser state (optimizer/slot/...), (R, ...) each: not copies."""
         return named(self._parameters, self._slots)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state with the names of `held`.
+        """Take over a state with the names of `tensors`.
 
         Raises:
             InputError: the state belongs to another configuration or another number of replicas.
         """
-        take_over(self.held, self._network.specs, state)
+        take_over(self.tensors, self._network.specs, state)
 
 
 def _joined(parts: Sequence[StepLosses]) -> StepLosses:

@@ -10,6 +10,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -23,6 +24,7 @@ from bvae_tune.models.config import ModelConfig
 from bvae_tune.space import load_space
 from bvae_tune.training.bank import Bank, has_bfloat16
 from bvae_tune.training.config import TrainingConfig
+from bvae_tune.training.optimizers import ADAGRAD_START
 
 ROUND_SECONDS = 0.6
 
@@ -64,7 +66,7 @@ def networks(batch: int, device: str) -> dict[str, Setting]:
 
 
 def textbook(setting: Setting, tuned: bool = False) -> Measure:
-    """nn.Module, DataLoader over a TensorDataset, float32, default optimiser settings.
+    """nn.Module, DataLoader over a TensorDataset, float32, default optimiser settings, but Adagrad begun as ours is.
 
     The tuned one has a fused optimiser, and bfloat16 products (autocast) where the device has them.
     """
@@ -74,7 +76,8 @@ def textbook(setting: Setting, tuned: bool = False) -> Measure:
         vae = fully_connected(model.layer_widths, model.latent_size, store.dimensions).to(device)
     else:
         vae = convolutional(model.layer_widths, model.latent_size, store.channels).to(device)
-    optimizer_class = torch.optim.Adagrad if training.optimizer == "adagrad" else torch.optim.Adam
+    adagrad = partial(torch.optim.Adagrad, initial_accumulator_value=ADAGRAD_START)
+    optimizer_class = adagrad if training.optimizer == "adagrad" else torch.optim.Adam
     optimizer = optimizer_class(vae.parameters(), lr=training.learning_rate, fused=True if tuned else None)
 
     images_by_batch = loader(store, training.batch_size)

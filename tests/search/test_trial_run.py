@@ -122,11 +122,26 @@ def test_a_loss_that_is_not_finite_ends_the_trial_and_keeps_its_checkpoint(make_
     wild = dataclasses.replace(task, training=dataclasses.replace(task.training, learning_rate=1e30))
     run = TrialRun(wild, TrialData())
     assert run.advance()[0].step == 10
-    with pytest.raises(NotFiniteError, match="not finite at step 20"):
+    with pytest.raises(NotFiniteError, match="the loss is not finite at step 20"):
         run.advance()
     latest = CheckpointFolder(task.study, task.folder).latest().checkpoint
     assert latest is not None
     assert latest.result.step == 10
+
+
+def test_so_does_an_optimiser_whose_squares_have_overflowed(make_task: MakeTask) -> None:
+    task = make_task()
+    TrialRun(task, TrialData()).advance()
+    folder = CheckpointFolder(task.study, task.folder)
+    healthy = folder.latest().checkpoint
+    assert healthy is not None
+    state = dict(healthy.state)
+    state["optimizer/square/encoder.0.weight"] = torch.full_like(state["optimizer/square/encoder.0.weight"], torch.inf)
+    folder.save(state, healthy.result, final=False)
+    run = TrialRun(task, TrialData())
+    run.advance()
+    with pytest.raises(NotFiniteError, match="a weight or the optimiser's state is not finite at step 20"):
+        run.advance()
 
 
 def test_a_node_without_the_study_or_with_other_images_says_so(make_task: MakeTask, tmp_path: Path) -> None:

@@ -39,8 +39,10 @@ def test_a_replica_in_a_bank_is_the_same_seed_alone(
     bank = Bank(model, training, store, SEEDS, BETAS, together=together)
     alone = [Bank(model, training, store, [seed], [beta]) for seed, beta in zip(SEEDS, BETAS, strict=True)]
 
-    # After one step Adam's first moment is a tenth of the gradient, and Adagrad's sum is its square.
+    # From zero, after one step Adam's first moment is a tenth of the gradient, and Adagrad's sum is its square.
     slot = {"adam": "optimizer/mean/", "adagrad": "optimizer/sum/"}[optimizer]
+    for each in (bank, *alone):
+        each.load({name: values * (not name.startswith(slot)) for name, values in each.state().items()})
     bank.train(1)
     together_state = bank.state()
     for replica, single in enumerate(alone):
@@ -191,16 +193,23 @@ def test_a_loss_that_is_not_finite_is_reported_not_raised(store: ImageStore) -> 
 
 
 @pytest.mark.parametrize(
-    ("held", "value"), [("model/encoder.0.weight", float("nan")), ("optimizer/square/encoder.0.weight", float("inf"))]
+    ("name", "value", "loss_is_finite"),
+    [
+        ("model/encoder.0.weight", float("nan"), False),
+        ("optimizer/square/encoder.0.weight", float("inf"), True),
+        ("optimizer/square/encoder.0.weight", 3e38, True),
+    ],
 )
-def test_of_a_bank_only_the_diverged_replica_is_not_finite(store: ImageStore, held: str, value: float) -> None:
+def test_of_a_bank_only_the_diverged_replica_is_not_finite(
+    store: ImageStore, name: str, value: float, loss_is_finite: bool
+) -> None:
     bank = Bank(_model("fc", (24, 20)), _training(), store, [1, 2])
     state = bank.state()
-    state[held][1, 0, 0] = value
+    state[name][1, 0, :2] = value
     bank.load(state)
     report = bank.train(1)
-    assert bank.finite == (True, False)
-    assert torch.tensor(report.loss).isfinite().all() == held.startswith("optimizer")
+    assert bank.finite == (True, value == 3e38)  # their sum is not finite, but each of them is
+    assert torch.tensor(report.loss).isfinite().all() == loss_is_finite
 
 
 def test_the_first_steps_of_table_1_do_not_throw_its_network_off(store: ImageStore) -> None:
