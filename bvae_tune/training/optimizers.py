@@ -18,10 +18,15 @@ from torch.optim.rmsprop import rmsprop
 from bvae_tune.training.config import TrainingConfig
 
 Slots = Mapping[str, Mapping[str, Tensor]]
-_SLOT_NAMES = {"adagrad": ("sum",), "adam": ("mean", "square"), "rmsprop": ("square",)}
 # From zero, as PyTorch has it, the first step moves every weight by the whole learning rate. At 1e-2 that throws the
 # network of Table 1 far off: its next batch has a KL of 1e4 to 1e28 nats, or an infinite one, and the sums remember it.
 ADAGRAD_START = 0.1
+# What each slot of a fresh optimiser holds.
+_SLOT_STARTS = {
+    "adagrad": {"sum": ADAGRAD_START},
+    "adam": {"mean": 0.0, "square": 0.0},
+    "rmsprop": {"square": 0.0},
+}
 
 
 class Optimizer(Protocol):
@@ -137,10 +142,11 @@ _OPTIMIZERS: Mapping[str, Callable[[Mapping[str, Tensor], Slots], Optimizer]] = 
 
 
 def initial_slots(training: TrainingConfig, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The state of a fresh optimiser: slot -> parameter's name -> ADAGRAD_START or zeros, of its shape."""
-    start = ADAGRAD_START if training.optimizer == "adagrad" else 0.0
-    names = _SLOT_NAMES[training.optimizer]
-    return {slot: {name: torch.full_like(values, start) for name, values in parameters.items()} for slot in names}
+    """The state of a fresh optimiser: slot -> parameter's name -> its start, in the parameter's shape."""
+    return {
+        slot: {name: torch.full_like(values, start) for name, values in parameters.items()}
+        for slot, start in _SLOT_STARTS[training.optimizer].items()
+    }
 
 
 def build_optimizer(training: TrainingConfig, parameters: Mapping[str, Tensor], slots: Slots) -> Optimizer:

@@ -43,7 +43,7 @@ def take_over(tensors: Mapping[str, Tensor], specs: Mapping[str, ParameterSpec],
     Args:
         tensors: of a learner, as `named` gives them.
         specs: of its parameters.
-        state: what `on_host` gave of another such learner's.
+        state: what `on_host` gave of the tensors of another such learner.
 
     Raises:
         InputError: the state belongs to another configuration or another number of replicas.

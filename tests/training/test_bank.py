@@ -42,7 +42,8 @@ def test_a_replica_in_a_bank_is_the_same_seed_alone(
     # From zero, after one step Adam's first moment is a tenth of the gradient, and Adagrad's sum is its square.
     slot = {"adam": "optimizer/mean/", "adagrad": "optimizer/sum/"}[optimizer]
     for each in (bank, *alone):
-        each.load({name: values * (not name.startswith(slot)) for name, values in each.state().items()})
+        state = each.state()
+        each.load({name: torch.zeros_like(state[name]) if name.startswith(slot) else state[name] for name in state})
     bank.train(1)
     together_state = bank.state()
     for replica, single in enumerate(alone):
