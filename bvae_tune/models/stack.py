@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from bvae_tune.models import layers
+from bvae_tune.models import convolutions, layers
 from bvae_tune.models.layers import ParameterSpec
 
 Parameters = Mapping[str, Tensor]
@@ -48,15 +48,15 @@ _SPECS = {
 }
 _FORWARD = {
     "linear": layers.linear,
-    "convolution": layers.convolution,
-    "deconvolution": layers.deconvolution,
-    "same_convolution": layers.same_convolution,
+    "convolution": convolutions.convolution,
+    "deconvolution": convolutions.deconvolution,
+    "same_convolution": convolutions.same_convolution,
 }
 _BACKWARD = {
     "linear": layers.linear_backward,
-    "convolution": layers.convolution_backward,
-    "deconvolution": layers.deconvolution_backward,
-    "same_convolution": layers.same_convolution_backward,
+    "convolution": convolutions.convolution_backward,
+    "deconvolution": convolutions.deconvolution_backward,
+    "same_convolution": convolutions.same_convolution_backward,
 }
 
 
@@ -109,16 +109,16 @@ class Reshape:
     def forward(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         """The same numbers."""
         if self.into == "images":
-            return layers.to_grouped(inputs, self.shape)
-        return layers.from_grouped(inputs, self.shape[0])
+            return convolutions.to_grouped(inputs, self.shape)
+        return convolutions.from_grouped(inputs, self.shape[0])
 
     def backward(
         self, parameters: Parameters, inputs: Tensor, outputs: Tensor, gradient: Tensor, to_inputs: bool
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """The same numbers, the other way."""
         if self.into == "images":
-            return layers.from_grouped(gradient, self.shape[0]), {}
-        return layers.to_grouped(gradient, self.shape), {}
+            return convolutions.from_grouped(gradient, self.shape[0]), {}
+        return convolutions.to_grouped(gradient, self.shape), {}
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,13 @@ class MaxPooling:
 
     def forward(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         """(B, R*C, H/2, W/2)."""
-        return layers.max_pooling(inputs)
+        return convolutions.max_pooling(inputs)
 
     def backward(
         self, parameters: Parameters, inputs: Tensor, outputs: Tensor, gradient: Tensor, to_inputs: bool
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Each gradient at the pixel that it came from, zero elsewhere."""
-        return layers.max_pooling_backward(gradient, inputs), {}
+        return convolutions.max_pooling_backward(gradient, inputs), {}
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,13 @@ class Unpooling:
 
     def forward(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         """(B, R*C, 2H, 2W)."""
-        return layers.unpooling(inputs)
+        return convolutions.unpooling(inputs)
 
     def backward(
         self, parameters: Parameters, inputs: Tensor, outputs: Tensor, gradient: Tensor, to_inputs: bool
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """The sum over the equal ones."""
-        return layers.unpooling_backward(gradient), {}
+        return convolutions.unpooling_backward(gradient), {}
 
 
 @dataclass(frozen=True)

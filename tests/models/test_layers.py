@@ -8,19 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bvae_tune.models.layers import (
-    LARGE_PRODUCT,
-    ParameterSpec,
-    arranged,
+from bvae_tune.models.convolutions import (
     convolution,
     convolution_backward,
     deconvolution,
     deconvolution_backward,
     from_grouped,
-    initialise,
-    linear,
-    linear_backward,
-    linear_specs,
     max_pooling,
     max_pooling_backward,
     same_convolution,
@@ -28,6 +21,15 @@ from bvae_tune.models.layers import (
     to_grouped,
     unpooling,
     unpooling_backward,
+)
+from bvae_tune.models.layers import (
+    LARGE_PRODUCT,
+    ParameterSpec,
+    arranged,
+    initialise,
+    linear,
+    linear_backward,
+    linear_specs,
 )
 
 B, SIZE = 5, 8
@@ -47,7 +49,7 @@ def _assert_gradients_match(
 
 @pytest.mark.parametrize("replicas", [1, 3])
 @pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("outputs", [1, 3, 8, 12])  # up to 8 and above: two ways to transpose a convolution
+@pytest.mark.parametrize("outputs", [1, 3, 8, 12, 20])  # columns folded or not, and two ways to transpose
 @pytest.mark.parametrize("transposed", [False, True])
 def test_convolutions_and_their_gradients_are_pytorchs(
     replicas: int, channels: int, outputs: int, transposed: bool
