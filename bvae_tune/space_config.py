@@ -94,11 +94,11 @@ class ResourcesConfig:
     Trials of a grid that differ in β alone can train as one bank, `trials_per_bank` of them on what one trial takes; it
     counts as one of the `concurrent_trials`, and a worker that is lost again and again takes all its trials along.
 
-    `auto`: a GPU for each trial if there are any, else a core; as many trials at once as fit. Fractions of a GPU are
-    allowed (0.25: four trials share one).
+    `auto`: a GPU for each trial if there are any; two cores where no other trial has to wait for them, else one; as
+    many trials at once as fit. Fractions of a GPU are allowed (0.25: four trials share one).
     """
 
-    cpus_per_trial: int | float = 1
+    cpus_per_trial: Literal["auto"] | int | float = "auto"
     gpus_per_trial: Literal["auto"] | int | float = "auto"
     concurrent_trials: Literal["auto"] | int = "auto"
     trials_per_bank: int = 1
@@ -106,8 +106,8 @@ class ResourcesConfig:
     def __post_init__(self) -> None:
         if self.trials_per_bank < 1:
             raise InputError(f"resources.trials_per_bank: {self.trials_per_bank} must be at least 1")
-        if not 0 < self.cpus_per_trial < math.inf:
-            raise InputError(f"resources.cpus_per_trial: {self.cpus_per_trial} must be above 0")
+        if self.cpus_per_trial != "auto" and not 0 < self.cpus_per_trial < math.inf:
+            raise InputError(f"resources.cpus_per_trial: {self.cpus_per_trial} must be auto or above 0")
         gpus = self.gpus_per_trial
         if gpus != "auto" and not (0 <= gpus <= 1 or (float(gpus).is_integer() and gpus > 0)):
             raise InputError(

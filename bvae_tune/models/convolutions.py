@@ -1,7 +1,7 @@
 """Convolutions, their transposes and pooling of R replicas, forward and backward.
 
-The replicas lie side by side as channels, (B, R*C, H, W), channels last in memory: that is a grouped convolution, and on
-a CPU half the time of the usual layout. Parameters and gradients are as in `layers.py`.
+The replicas lie side by side as channels, (B, R*C, H, W), channels last in memory: that is a grouped convolution, and
+on a CPU half the time of the usual layout. Parameters and gradients are as in `layers.py`.
 """
 
 from __future__ import annotations
@@ -205,8 +205,9 @@ def _to_weight(images: Tensor, halved: Tensor, weight: Tensor) -> Tensor:
 def _doubled(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
     """The transposed convolution of stride 2. For few output channels PyTorch's own is two to four times slower.
 
-    The pixels of even and of odd rows (two phases) are each a convolution of the images with two rows of the kernel, and
-    both together one with twice the channels. So are the columns, which lie side by side as channels already.
+    The pixels of even and of odd rows (two phases) are each a convolution of the images with two rows of the kernel,
+    and both together one of twice the channels; so are those of even and odd columns. Of the columns, neighbours then
+    lie side by side already; the rows are woven.
     """
     R, C, outputs = weight.shape[:3]
     if outputs > _FEW_CHANNELS:

@@ -14,7 +14,7 @@ from bvae_tune.models.config import ModelConfig
 from bvae_tune.search import folder
 from bvae_tune.search.journal import open_record
 from bvae_tune.search.records import FINISHED, Kind, State, TrialRecord, TrialResult, ranked, read_trial
-from bvae_tune.search.sampling import trials_possible
+from bvae_tune.search.sampling import bank_of, trials_possible
 from bvae_tune.search.storage import WEIGHTS
 from bvae_tune.space import StudyConfig, configure, load_space, short_key
 from bvae_tune.training.config import TrainingConfig
@@ -88,6 +88,12 @@ class Study:
         return wanted if possible is None else min(wanted, possible)
 
     @property
+    def trainings(self) -> int:
+        """How many trainings the study ends with: searched trials or their banks, baselines and confirmations."""
+        banks = {bank_of(number, self.config) for number in range(self.trials_wanted)}
+        return len(banks) + len(self.control_trials.get_trials(deepcopy=False))
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to run."""
         return self.trials_finished and self.controls_finished
@@ -138,19 +144,21 @@ class Study:
     def share_of_work(self) -> float | None:
         """Seconds x cores that training and evaluation took, over wall seconds x cores of all runs of the study.
 
-        None while a run goes on, if one was killed before it could note its end, and if no core was up when the runs
-        began (a cluster that grows). What was done twice after a kill counts once.
+        None while a run goes on, if one was killed before it could note its end, if no core was up when the runs began
+        (a cluster that grows), and if the runs gave their trials different numbers of cores. What was done twice after
+        a kill counts once.
         """
         sessions = list(self.sessions)
-        if not sessions or any("end" not in session for session in sessions):
+        held = {session["cpus_per_trial"] for session in sessions}
+        if len(held) != 1 or any("end" not in session for session in sessions):
             return None
         available = sum((session["end"] - session["start"]) * session["cores"] for session in sessions)
         seconds = sum(record.seconds or 0.0 for record in (*self.trials, *self.controls))
-        return float(seconds * self.config.resources.cpus_per_trial / available) if available else None
+        return float(seconds * held.pop() / available) if available else None
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
-        """The runs of the study: start and end (Unix time, no end if killed), cores, trials at once."""
+        """The runs of the study: start and end (Unix time, no end if killed), cores, a trial's cores, trials at once."""
         attributes = self.searched.user_attrs
         return [attributes[key] for key in sorted(attributes) if key.startswith("session ")]
 

@@ -51,6 +51,7 @@ def run_trials(study: Study, placement: Placement, console: Console | None, sear
     facts = {
         "start": began,
         "cores": placement.cores,
+        "cpus_per_trial": placement.cpus,
         "gpus": placement.all_gpus,
         "concurrent": placement.concurrent,
     }

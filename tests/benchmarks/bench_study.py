@@ -102,7 +102,7 @@ def breakdown(path: Path) -> Iterator[table.Line]:
     wall = sum(session["end"] - session["start"] for session in sessions)
     stored = [trial for record in (study.searched, study.control_trials) for trial in record.get_trials(deepcopy=False)]
     starts = [trial.datetime_start.timestamp() for trial in stored if trial.datetime_start]
-    cpus, held = study.config.resources.cpus_per_trial, cpus_held(study)
+    cpus, held = sessions[0]["cpus_per_trial"], cpus_held(study)
     results = [record.result for record in (*study.trials, *study.controls) if record.result]
     training = cpus * sum(result.seconds_training for result in results)
     scoring = cpus * sum(result.seconds_evaluating for result in results)
@@ -132,7 +132,7 @@ def cpus_held(study: Study) -> float:
             if trial.datetime_start and trial.datetime_complete:
                 times = [trial.datetime_start.timestamp(), trial.datetime_complete.timestamp()]
                 spans.setdefault((kind, trial.number // size), []).extend(times)
-    return study.config.resources.cpus_per_trial * sum(max(times) - min(times) for times in spans.values())
+    return study.sessions[0]["cpus_per_trial"] * sum(max(times) - min(times) for times in spans.values())
 
 
 def parts(path: Path) -> dict[str, float]:

@@ -27,33 +27,54 @@ EIGHT_GPUS = {"CPU": 32.0, "GPU": 8.0}
         ({"cpus_per_trial": 0.5}, [TWO_CORES], (0.5, 0, 4)),
         ({}, [TWO_CORES, {"CPU": 3.0}], (1, 0, 5)),
         ({"cpus_per_trial": 2}, [{"CPU": 3.0}, {"CPU": 3.0}], (2, 0, 2)),
-        ({}, [EIGHT_GPUS], (1, 1, 8)),
-        ({}, [TWO_CORES, EIGHT_GPUS], (1, 1, 8)),
+        ({}, [EIGHT_GPUS], (2, 1, 8)),
+        ({}, [TWO_CORES, EIGHT_GPUS], (2, 1, 8)),
         ({"gpus_per_trial": 0.25}, [EIGHT_GPUS], (1, 0.25, 32)),
-        ({"gpus_per_trial": 0.4}, [EIGHT_GPUS], (1, 0.4, 16)),
+        ({"gpus_per_trial": 0.4}, [EIGHT_GPUS], (2, 0.4, 16)),
         ({"gpus_per_trial": 0.1, "cpus_per_trial": 2}, [EIGHT_GPUS], (2, 0.1, 16)),
-        ({"gpus_per_trial": 2}, [EIGHT_GPUS], (1, 2, 4)),
+        ({"gpus_per_trial": 2}, [EIGHT_GPUS], (2, 2, 4)),
         ({"gpus_per_trial": 0}, [EIGHT_GPUS], (1, 0, 32)),
-        ({"concurrent_trials": 3}, [EIGHT_GPUS], (1, 1, 3)),
+        ({"concurrent_trials": 3}, [EIGHT_GPUS], (2, 1, 3)),
     ],
 )
-def test_auto_is_a_gpu_if_there_is_one_else_a_core_and_as_many_trials_as_fit(
+def test_auto_is_a_gpu_if_there_is_one_and_as_many_of_many_trials_as_fit(
     resources: dict[str, Any], nodes: list[dict[str, float]], expected: tuple[float, float, int]
 ) -> None:
-    placement = placement_on(ResourcesConfig(**resources), nodes, embedded=True)
+    placement = placement_on(ResourcesConfig(**resources), 1000, nodes, embedded=True)
     assert (placement.cpus, placement.gpus, placement.concurrent) == expected
     assert placement.cores == sum(node["CPU"] for node in nodes)
     assert placement.threads == max(1, int(expected[0]))
 
 
+@pytest.mark.parametrize(
+    ("resources", "trainings", "nodes", "expected"),
+    [
+        ({}, 1, [TWO_CORES], (2, 1)),
+        ({}, 2, [TWO_CORES], (1, 2)),
+        ({"concurrent_trials": 1}, 13, [TWO_CORES], (2, 1)),
+        ({}, 1, [{"CPU": 1.0}], (1, 1)),
+        ({}, 6, [{"CPU": 12.0}], (2, 6)),
+        ({}, 7, [{"CPU": 12.0}], (1, 12)),
+        ({}, 2, [{"CPU": 3.0}, {"CPU": 3.0}], (2, 2)),
+        ({}, 3, [{"CPU": 3.0}, {"CPU": 3.0}], (1, 6)),
+        ({}, 1, [{"CPU": 1.0}, {"CPU": 1.0}], (1, 2)),
+    ],
+)
+def test_auto_gives_a_trial_two_cores_where_that_keeps_no_other_waiting(
+    resources: dict[str, Any], trainings: int, nodes: list[dict[str, float]], expected: tuple[float, int]
+) -> None:
+    placement = placement_on(ResourcesConfig(**resources), trainings, nodes, embedded=True)
+    assert (placement.cpus, placement.concurrent) == expected
+
+
 def test_what_no_node_can_hold_is_refused() -> None:
     for resources in ({"cpus_per_trial": 4}, {"gpus_per_trial": 1}, {"gpus_per_trial": 1, "concurrent_trials": 2}):
         with pytest.raises(InputError, match=r"no node has them \(2 CPUs and 0 GPUs\)"):
-            placement_on(ResourcesConfig(**resources), [TWO_CORES], embedded=True)
-    growing = ResourcesConfig(gpus_per_trial=1, concurrent_trials=4)
-    assert placement_on(growing, [TWO_CORES], embedded=False).concurrent == 4
+            placement_on(ResourcesConfig(**resources), 10, [TWO_CORES], embedded=True)
+    growing = placement_on(ResourcesConfig(gpus_per_trial=1, concurrent_trials=4), 10, [TWO_CORES], embedded=False)
+    assert (growing.cpus, growing.concurrent) == (1, 4)
     with pytest.raises(InputError, match=r"give resources\.concurrent_trials a number"):
-        placement_on(ResourcesConfig(gpus_per_trial=1), [TWO_CORES], embedded=False)
+        placement_on(ResourcesConfig(gpus_per_trial=1), 10, [TWO_CORES], embedded=False)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere.invalid:6379"])

@@ -152,9 +152,13 @@ def test_progress_and_cost_are_told(finished: Study, told: io.StringIO) -> None:
     assert 0 < share < 1
     (session,) = finished.sessions
     assert session["concurrent"] == 2
+    assert session["cpus_per_trial"] == 1
     finished.searched.set_user_attr("session 0000", {**session, "cores": 0})  # a cluster that grows from zero
     assert finished.share_of_work is None
     finished.searched.set_user_attr("session 0000", session)
+    finished.searched.set_user_attr("session 0001", {**session, "cpus_per_trial": 2})
+    assert finished.share_of_work is None  # which trial had which is not recorded
+    finished.searched.set_user_attr("session 0001", session)
     assert session["end"] > session["start"]
 
 
