@@ -158,7 +158,7 @@ class Study:
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
-        """The runs of the study: start and end (Unix time, no end if killed), cores, a trial's cores, trials at once."""
+        """The runs of the study: start and end (Unix time, none if killed), cores, those of a trial, trials at once."""
         attributes = self.searched.user_attrs
         return [attributes[key] for key in sorted(attributes) if key.startswith("session ")]
 
