@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from bvae_tune.training.config import TrainingConfig
 
 SAME_COMMAND: Final = "the same command again"
+# Settings with which a study may go on elsewhere: what a trial takes of the machine. A bank's size stays.
+_OF_THE_MACHINE: Final = ("resources.cpus_per_trial", "resources.gpus_per_trial", "resources.concurrent_trials")
 # Of the smoke scale: what a training and what an evaluation is cut down to.
 FEW_STEPS: Final = ("training.steps=20", "training.report_every=20")
 SMOKE: Final = (
@@ -139,11 +141,12 @@ def _span(values: Sequence[float]) -> str:
 
 
 def _different_keys(one: StudyConfig, other: StudyConfig) -> list[str]:
-    """Dotted keys in which two configurations differ."""
+    """Dotted keys in which two configurations differ, but for what a trial takes of a machine."""
     mine, theirs = one.to_dict(), other.to_dict()
-    return [
+    different = [
         f"{room}.{key}"
         for room in mine
         for key in sorted(mine[room].keys() | theirs[room].keys())
         if mine[room].get(key) != theirs[room].get(key)
     ]
+    return [key for key in different if key not in _OF_THE_MACHINE]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _STRIDE, _PADDING = (2, 2), (1, 1)
-# Output channels up to which our transposed convolution is faster than PyTorch's.
+# Output channels up to which our transposed convolution is faster on a CPU than PyTorch's.
 _FEW_CHANNELS = 16
 
 
@@ -30,7 +30,7 @@ def from_grouped(images: Tensor, channels: int) -> Tensor:
 
 
 def convolution(images: Tensor, weight_ROCkk: Tensor, bias_RO: Tensor) -> Tensor:
-    """4x4 convolution of stride 2, padding 1: (B, R*C, H, W) -> (B, R*O, H/2, W/2)."""
+    """4x4 convolution of stride 2, padding 1, of even H and W: (B, R*C, H, W) -> (B, R*O, H/2, W/2)."""
     return _halved(images, weight_ROCkk, bias_RO)
 
 
@@ -116,9 +116,9 @@ def unpooling_backward(gradient: Tensor) -> Tensor:
 
 
 # oneDNN computes as many output channels at once as a register holds, and where a layer has fewer it works on padding
-# and writes parts of registers, which costs up to twice the time where memory is slow. There we fold the images: f
-# neighbouring columns become the channels of one. Nothing moves in memory, and the kernels have zeros where they do not
-# reach.
+# and writes parts of registers, which takes up to twice the time where memory is slow. There we fold the images: f
+# neighbouring columns become the channels of one. With channels last nothing moves in memory; the kernels have zeros
+# where they do not reach (so an infinite pixel spoils its neighbours too).
 
 
 def _fold(images: Tensor, replicas: int, outputs: int, columns: int) -> int:
@@ -128,15 +128,18 @@ def _fold(images: Tensor, replicas: int, outputs: int, columns: int) -> int:
     """
     f = 1
     if images.device.type == "cpu" and replicas == 1:
-        while 2 * f * outputs <= _register() and columns % (2 * f) == 0:
+        while 2 * f * outputs <= _padded_to() and columns % (2 * f) == 0:
             f *= 2
     return f
 
 
 @cache
-def _register() -> int:
-    """How many float32 numbers a register of this processor holds."""
-    return 16 if torch.cpu.get_capabilities().get("avx512_f") else 8
+def _padded_to() -> int:
+    """The output channels that oneDNN pads to: what a register holds; 1 where that has not been measured."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return 1
+    capabilities = torch.cpu.get_capabilities()
+    return 16 if capabilities.get("avx512_f") else 8 if capabilities.get("avx2") else 1
 
 
 def _with_width(images: Tensor, width: int) -> Tensor:
@@ -179,8 +182,8 @@ def _to_weight(images: Tensor, halved: Tensor, weight: Tensor) -> Tensor:
     R, outputs, C = weight.shape[:3]
     W = images.shape[3]
     f = _fold(images, R, outputs, W // 2)
-    kernels = _kernels(weight) if f == 1 else weight.new_empty(f * outputs, 4, 4, f * C).permute(0, 3, 1, 2)
     # torch.nn.grad.conv2d_weight is this call without the weight, from which it would take the layout.
+    kernels = _kernels(weight) if f == 1 else weight.new_empty(f * outputs, 4, 4, f * C).permute(0, 3, 1, 2)
     gradient: Tensor = torch.ops.aten.convolution_backward(
         _with_width(halved, W // 2 // f),
         _with_width(images, W // f),
@@ -197,20 +200,20 @@ def _to_weight(images: Tensor, halved: Tensor, weight: Tensor) -> Tensor:
     if f == 1:
         return gradient.view(weight.shape)
     # Back to where the taps were taken from; what has gathered at the end belongs to the zeros.
-    taps = gradient.permute(0, 2, 3, 1).flatten()
+    taps = gradient.permute(0, 2, 3, 1).flatten().float()
     summed = taps.new_zeros(outputs * 16 * C + 1).index_add_(0, _halving_taps(outputs, C, f, weight.device), taps)
-    return summed[:-1].view(1, outputs, 4, 4, C).permute(0, 1, 4, 2, 3)
+    return summed[:-1].to(weight.dtype).view(1, outputs, 4, 4, C).permute(0, 1, 4, 2, 3)
 
 
 def _doubled(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
-    """The transposed convolution of stride 2. For few output channels PyTorch's own is two to four times slower.
+    """The transposed convolution of stride 2. On a CPU PyTorch's own is up to four times slower for few outputs.
 
     The pixels of even and of odd rows (two phases) are each a convolution of the images with two rows of the kernel,
     and both together one of twice the channels; so are those of even and odd columns. Of the columns, neighbours then
     lie side by side already; the rows are woven.
     """
     R, C, outputs = weight.shape[:3]
-    if outputs > _FEW_CHANNELS:
+    if outputs > _FEW_CHANNELS or images.device.type != "cpu":
         return functional.conv_transpose2d(images, _kernels(weight), _repeated(bias_RO, 1), _STRIDE, _PADDING, groups=R)
     B, _, H, W = images.shape
     f = _fold(images, R, 4 * outputs, W)

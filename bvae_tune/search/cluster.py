@@ -145,7 +145,7 @@ def _import_quietly(module: str) -> None:
 
 
 def place(resources: ResourcesConfig, trainings: int, embedded: bool) -> Placement:
-    """Resolve `auto` against the nodes that are up, for a study of so many trainings.
+    """Resolve `auto` against the nodes that are up, with so many trainings ahead.
 
     Raises:
         InputError: no node can hold a trial (on a cluster that may grow this needs an explicit `concurrent_trials`).

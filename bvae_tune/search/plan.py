@@ -126,15 +126,16 @@ def make_plan(config: StudyConfig) -> Plan:
     labels = load_labels(config.labels, store)
     tables = pair_tables(labels.factors, labels.names)
     node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    banks, controls = bank_sizes(config), len(config.search.baselines)
-    placement = placement_on(config.resources, len(banks) + controls, [node], embedded=True)
+    banks = bank_sizes(config)
+    trained_baselines = sum(label != "untrained" for label in config.search.baselines)
+    placement = placement_on(config.resources, len(banks) + trained_baselines, [node], embedded=True)
     model, training = costliest(config)
     trials, together = sum(banks), max(banks)
     at_once = min(placement.concurrent, len(banks))
     parameters = parameter_count(model, store.channels, store.height, store.width)
     _check_memory(at_once, at_once * together * config.protocol.replicas * parameters, on_gpu=placement.gpus > 0)
     calibration = calibrate(config, model, training, placement, at_once)
-    trained_baselines = sum(label != "untrained" for label in config.search.baselines)
+    controls = len(config.search.baselines)
     reports = max(1, math.ceil(training.steps / training.report_every))
     seconds_per_trial = training.steps * calibration.seconds_per_step + reports * calibration.seconds_per_report
     record = _BYTES_PER_STUDY + (trials + controls) * reports * config.protocol.replicas * _BYTES_PER_REPORT

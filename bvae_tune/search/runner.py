@@ -192,7 +192,8 @@ def drive(
                 with ray_session(address, meanwhile=_TUNING, console=console):
                     from bvae_tune.search.tuning import probe, run_trials
 
-                    placement = place(config.resources, study.trainings + extra_trials, embedded=address is None)
+                    ahead = study.trainings(searching) + extra_trials
+                    placement = place(config.resources, ahead, embedded=address is None)
                     if address is not None:
                         probe(path)
                     if extra_trials:

@@ -87,11 +87,19 @@ class Study:
         possible = trials_possible(self.config.space, self.config.search)
         return wanted if possible is None else min(wanted, possible)
 
-    @property
-    def trainings(self) -> int:
-        """How many trainings the study ends with: searched trials or their banks, baselines and confirmations."""
+    def trainings(self, searching: bool) -> int:
+        """How many trainings are ahead: of searched trials, or their banks, and of baselines and confirmations.
+
+        Of searched ones all count until the last has ended, so that an interrupted search goes on with as many cores a
+        trial as it began with.
+
+        Args:
+            searching: whether searched trials are to run, not controls only.
+        """
+        controls = [self.configuration(record)[1] for record in self.controls if record.state not in FINISHED]
         banks = {bank_of(number, self.config) for number in range(self.trials_wanted)}
-        return len(banks) + len(self.control_trials.get_trials(deepcopy=False))
+        searched = len(banks) if searching and not self.trials_finished else 0
+        return searched + sum(training.steps > 0 for training in controls)
 
     @property
     def finished(self) -> bool:
@@ -149,7 +157,8 @@ class Study:
         a kill counts once.
         """
         sessions = list(self.sessions)
-        held = {session["cpus_per_trial"] for session in sessions}
+        configured = self.config.resources.cpus_per_trial  # a number in records of before it could be auto
+        held = {session.get("cpus_per_trial", configured) for session in sessions}
         if len(held) != 1 or any("end" not in session for session in sessions):
             return None
         available = sum((session["end"] - session["start"]) * session["cores"] for session in sessions)

@@ -115,6 +115,7 @@ def test_worked_example_is_one_command_whose_resources_add_up(root: Path) -> Non
     assert words[:2] == ["bvae-tune", "search"]
     settings = [value for flag, value in pairwise(words) if flag == "--set"]
     example = load_space(words[words.index("--space") + 1], settings).resources
+    assert isinstance(example.cpus_per_trial, int | float)
     assert isinstance(example.gpus_per_trial, int | float)
     assert isinstance(example.concurrent_trials, int)
     config = load(root, "gpu.yaml")

@@ -154,7 +154,16 @@ def test_a_relative_path_is_the_same_the_second_time(tmp_path: Path, monkeypatch
         run_study(config, "own", tmp_path, prepare)
 
 
-def test_another_study_of_that_name_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_another_study_of_that_name_is_refused_and_the_same_goes_on_on_another_machine(
+    tmp_path: Path,
+) -> None:
     create(scaled(Scale.SMOKE, SPACES), "other", tmp_path)
     with pytest.raises(InputError, match=r"other settings \(search.seed\)"):
         run_study(scaled(Scale.SMOKE, SPACES, ["search.seed=5"]), "other", tmp_path, add_baselines)
+
+    def prepare(study: Study) -> None:
+        raise RuntimeError(f"gone on with {study.name}")
+
+    elsewhere = ["resources.cpus_per_trial=2", "resources.concurrent_trials=1"]
+    with pytest.raises(RuntimeError, match="gone on with other"):
+        run_study(scaled(Scale.SMOKE, SPACES, elsewhere), "other", tmp_path, prepare)

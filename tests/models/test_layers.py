@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -47,15 +48,18 @@ def _assert_gradients_match(
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
 
 
+# On a CPU the columns of a single replica fold where a register holds two outputs or more, as far as they divide: those
+# of 1, 3 and perhaps 8 outputs, by 16 at most.
 @pytest.mark.parametrize("replicas", [1, 3])
 @pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("outputs", [1, 3, 8, 12, 20])  # columns folded or not, and two ways to transpose
+@pytest.mark.parametrize("outputs", [1, 3, 8, 12, 20])  # up to 16 and above: two ways to transpose a convolution
+@pytest.mark.parametrize("size", [(8, 8), (4, 64), (6, 12)])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_convolutions_and_their_gradients_are_pytorchs(
-    replicas: int, channels: int, outputs: int, transposed: bool
+    replicas: int, channels: int, outputs: int, size: tuple[int, int], transposed: bool
 ) -> None:
-    shape = (channels, SIZE, SIZE)
-    images = _random(replicas, B, channels * SIZE**2, seed=1).requires_grad_()
+    shape = (channels, *size)
+    images = _random(replicas, B, math.prod(shape), seed=1).requires_grad_()
     kernel = (channels, outputs) if transposed else (outputs, channels)
     weight = _random(replicas, *kernel, 4, 4, seed=2).requires_grad_()
     bias = _random(replicas, outputs, seed=3).requires_grad_()
@@ -68,7 +72,9 @@ def test_convolutions_and_their_gradients_are_pytorchs(
     with torch.no_grad():
         grouped = to_grouped(images, shape)
         result = forward(grouped, arranged(weight), bias)
-        torch.testing.assert_close(from_grouped(result, outputs), reference, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(from_grouped(result, outputs), reference, rtol=1e-4, atol=1e-4)
+        # The last layer's gradient comes in one layout, those of layers before it in others.
+        assert torch.allclose(forward(grouped.contiguous(), arranged(weight), bias), result, rtol=1e-4, atol=1e-4)
 
         pull = _random(*reference.shape, seed=4)
         to_images, to_weight, to_bias = backward(
@@ -79,6 +85,26 @@ def test_convolutions_and_their_gradients_are_pytorchs(
     _assert_gradients_match(
         (from_grouped(to_images, channels), to_weight, to_bias), reference, (images, weight, bias), pull
     )
+
+
+@pytest.mark.parametrize("outputs", [1, 20])
+def test_gradients_in_bfloat16_are_rounded_once(outputs: int) -> None:
+    images, pull = (
+        _random(1, B, 2 * SIZE**2, seed=1).bfloat16(),
+        _random(1, B, outputs * SIZE**2 // 4, seed=2).bfloat16(),
+    )
+    weight = arranged(_random(1, outputs, 2, 4, 4, seed=3).bfloat16())
+
+    def to_weight(dtype: torch.dtype) -> Tensor:
+        grouped, gradient = (
+            to_grouped(values.to(dtype), (channels, side, side))
+            for values, channels, side in ((images, 2, SIZE), (pull, outputs, SIZE // 2))
+        )
+        return convolution_backward(gradient, grouped, weight.to(dtype), False)[1]
+
+    rounded, exact = to_weight(torch.bfloat16), to_weight(torch.float32)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded - exact).norm() < 0.004 * exact.norm()
 
 
 @pytest.mark.parametrize("replicas", [1, 3])

@@ -21,10 +21,11 @@ from bvae_tune.data.sources import import_arrays, open_dataset
 from bvae_tune.errors import InputError
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search.confirm import BASELINE, BEST, confirm, read_confirmation
-from bvae_tune.search.runner import resume, search
+from bvae_tune.search.runner import add_baselines, create, resume, search
 from bvae_tune.search.study import Study
 from bvae_tune.search.task import TrialTask
 from bvae_tune.search.trial_run import TrialData, TrialRun
+from bvae_tune.space import load_space
 
 pytestmark = pytest.mark.usefixtures("embedded_ray")
 MakeSpace = Callable[..., dict[str, Any]]
@@ -158,8 +159,22 @@ def test_progress_and_cost_are_told(finished: Study, told: io.StringIO) -> None:
     finished.searched.set_user_attr("session 0000", session)
     finished.searched.set_user_attr("session 0001", {**session, "cpus_per_trial": 2})
     assert finished.share_of_work is None  # which trial had which is not recorded
+    older = {key: value for key, value in session.items() if key != "cpus_per_trial"}
+    finished.searched.set_user_attr("session 0001", older)
+    assert finished.share_of_work is not None
     finished.searched.set_user_attr("session 0001", session)
     assert session["end"] > session["start"]
+
+
+def test_trainings_ahead_are_counted(finished: Study, make_space: MakeSpace, tmp_path: Path) -> None:
+    assert (finished.trainings(searching=True), finished.trainings(searching=False)) == (0, 0)
+    betas = {"latent_size": {"grid": [2, 3]}, "beta": {"grid": [1, 2, 3]}}
+    banks = make_space(space=betas, search={"trials": 6, "sampler": "grid"}, resources={"trials_per_bank": 2})
+    study = Study.open(create(load_space(banks), "ahead", tmp_path))
+    assert study.trainings(searching=True) == 4  # of each latent size two trials, and one
+    add_baselines(study)
+    assert study.trainings(searching=True) == 5  # "untrained" is not trained
+    assert study.trainings(searching=False) == 1
 
 
 def test_a_finished_study_is_extended_and_its_trials_are_not_run_again(own_copy: Path, invoke: Invoke) -> None:
