@@ -143,10 +143,9 @@ def _span(values: Sequence[float]) -> str:
 def _different_keys(one: StudyConfig, other: StudyConfig) -> list[str]:
     """Dotted keys in which two configurations differ, but for what a trial takes of a machine."""
     mine, theirs = one.to_dict(), other.to_dict()
-    different = [
+    return [
         f"{room}.{key}"
         for room in mine
         for key in sorted(mine[room].keys() | theirs[room].keys())
-        if mine[room].get(key) != theirs[room].get(key)
+        if mine[room].get(key) != theirs[room].get(key) and f"{room}.{key}" not in _OF_THE_MACHINE
     ]
-    return [key for key in different if key not in _OF_THE_MACHINE]

@@ -157,16 +157,13 @@ def _halved(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
     R, outputs, C = weight.shape[:3]
     W = images.shape[3]
     f = _fold(images, R, outputs, W // 2)
-    kernels = _kernels(weight)
-    if f > 1:
-        taps = _taken(weight, _halving_taps(outputs, C, f, weight.device))
-        kernels = taps.view(f * outputs, 4, 4, f * C).permute(0, 3, 1, 2)
+    kernels = _kernels(weight) if f == 1 else _gathered(weight, _halving_taps(outputs, C, f), (4, 4, f * C))
     halved = functional.conv2d(_with_width(images, W // f), kernels, _repeated(bias_RO, f), _STRIDE, _PADDING, groups=R)
     return _with_width(halved, W // 2)
 
 
 @cache
-def _halving_taps(outputs: int, channels: int, f: int, device: torch.device) -> Tensor:
+def _halving_taps(outputs: int, channels: int, f: int) -> Tensor:
     """Where the taps of a folded kernel (f, O, 4, 4, f, C) lie in a kernel (O, 4, 4, C), flattened; zeros at its end.
 
     Output column q of a fold begins at column 2q - 1 of the images' fold, so column p of fold t - 1 is its tap x.
@@ -174,7 +171,7 @@ def _halving_taps(outputs: int, channels: int, f: int, device: torch.device) -> 
     q, output, y, t, p, channel = _grid(f, outputs, 4, 4, f, channels)
     x = f * (t - 1) + p - (2 * q - 1)
     places = ((output * 4 + y) * 4 + x) * channels + channel
-    return places.where((x >= 0) & (x < 4), outputs * 16 * channels).flatten().to(device)
+    return places.where((x >= 0) & (x < 4), outputs * 16 * channels).flatten()
 
 
 def _to_weight(images: Tensor, halved: Tensor, weight: Tensor) -> Tensor:
@@ -201,7 +198,7 @@ def _to_weight(images: Tensor, halved: Tensor, weight: Tensor) -> Tensor:
         return gradient.view(weight.shape)
     # Back to where the taps were taken from; what has gathered at the end belongs to the zeros.
     taps = gradient.permute(0, 2, 3, 1).flatten().float()
-    summed = taps.new_zeros(outputs * 16 * C + 1).index_add_(0, _halving_taps(outputs, C, f, weight.device), taps)
+    summed = taps.new_zeros(outputs * 16 * C + 1).index_add_(0, _halving_taps(outputs, C, f), taps)
     return summed[:-1].to(weight.dtype).view(1, outputs, 4, 4, C).permute(0, 1, 4, 2, 3)
 
 
@@ -217,8 +214,7 @@ def _doubled(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
         return functional.conv_transpose2d(images, _kernels(weight), _repeated(bias_RO, 1), _STRIDE, _PADDING, groups=R)
     B, _, H, W = images.shape
     f = _fold(images, R, 4 * outputs, W)
-    taps = _taken(weight, _doubling_taps(C, outputs, f, weight.device))
-    kernels = taps.view(R * 4 * f * outputs, 2, 3, f * C).permute(0, 3, 1, 2)
+    kernels = _gathered(weight, _doubling_taps(C, outputs, f), (2, 3, f * C))
     phases = functional.conv2d(
         _with_width(images, W // f), kernels, _repeated(bias_RO, 4 * f), padding=_PADDING, groups=R
     )
@@ -228,7 +224,7 @@ def _doubled(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
 
 
 @cache
-def _doubling_taps(channels: int, outputs: int, f: int, device: torch.device) -> Tensor:
+def _doubling_taps(channels: int, outputs: int, f: int) -> Tensor:
     """Where the taps of the phases' kernels (2, 2f, O, 2, 3, f, C) lie in a kernel (C, 4, 4, O); zeros at its end.
 
     Row t of phase p is row y of the kernel. Output column q of a fold meets column m of the fold u - 1 at its tap x.
@@ -237,16 +233,20 @@ def _doubling_taps(channels: int, outputs: int, f: int, device: torch.device) ->
     y = 2 * (1 - t) + p
     x = q + 1 - 2 * (f * (u - 1) + m)
     places = ((channel * 4 + y) * 4 + x) * outputs + output
-    return places.where((x >= 0) & (x < 4), channels * 16 * outputs).flatten().to(device)
+    return places.where((x >= 0) & (x < 4), channels * 16 * outputs).flatten()
 
 
 def _grid(*sizes: int) -> tuple[Tensor, ...]:
     return torch.meshgrid(*map(torch.arange, sizes), indexing="ij")
 
 
-def _taken(weight: Tensor, places: Tensor) -> Tensor:
-    """(R, n) numbers of kernels (R, O, C, k, k), each flattened with its channels last and ended by a zero."""
-    return functional.pad(weight.permute(0, 1, 3, 4, 2).flatten(1), (0, 1)).index_select(1, places)
+def _gathered(weight: Tensor, places: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Kernels of this shape (height, width, channels) from places in kernels (R, O, C, k, k).
+
+    Each replica's are flattened with the channels last, and a zero follows.
+    """
+    taps = functional.pad(weight.permute(0, 1, 3, 4, 2).flatten(1), (0, 1)).index_select(1, places)
+    return taps.view(-1, *shape).permute(0, 3, 1, 2)
 
 
 def _repeated(bias_RO: Tensor | None, times: int) -> Tensor | None:

@@ -138,6 +138,11 @@ def test_nothing_is_drawn_of_a_study_without_a_finished_trial(tmp_path: Path) ->
         read_score_grid(Study.open(path))
 
 
+def tell(study: Study) -> None:
+    """In place of what would be run."""
+    raise RuntimeError(f"gone on with {study.name}")
+
+
 def test_a_relative_path_is_the_same_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     grid = FactorSpace(("a", "b"), ((0.0, 1.0, 2.0), (0.0, 1.0, 2.0, 3.0)))
@@ -146,24 +151,14 @@ def test_a_relative_path_is_the_same_the_second_time(tmp_path: Path, monkeypatch
     settings = ["dataset.source=arrow", "dataset.path=own.arrow", "labels.factors=[a, b]", "labels.count=90"]
     config = scaled(Scale.SMOKE, SPACES, settings)
     create(config, "own", tmp_path)
-
-    def prepare(study: Study) -> None:
-        raise RuntimeError(f"gone on with {study.name}")
-
     with pytest.raises(RuntimeError, match="gone on with own"):
-        run_study(config, "own", tmp_path, prepare)
+        run_study(config, "own", tmp_path, tell)
 
 
-def test_another_study_of_that_name_is_refused_and_the_same_goes_on_on_another_machine(
-    tmp_path: Path,
-) -> None:
+def test_another_study_is_refused_before_anything_runs_and_the_same_goes_on_elsewhere(tmp_path: Path) -> None:
     create(scaled(Scale.SMOKE, SPACES), "other", tmp_path)
     with pytest.raises(InputError, match=r"other settings \(search.seed\)"):
         run_study(scaled(Scale.SMOKE, SPACES, ["search.seed=5"]), "other", tmp_path, add_baselines)
-
-    def prepare(study: Study) -> None:
-        raise RuntimeError(f"gone on with {study.name}")
-
     elsewhere = ["resources.cpus_per_trial=2", "resources.concurrent_trials=1"]
     with pytest.raises(RuntimeError, match="gone on with other"):
-        run_study(scaled(Scale.SMOKE, SPACES, elsewhere), "other", tmp_path, prepare)
+        run_study(scaled(Scale.SMOKE, SPACES, elsewhere), "other", tmp_path, tell)

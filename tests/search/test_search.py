@@ -157,13 +157,17 @@ def test_progress_and_cost_are_told(finished: Study, told: io.StringIO) -> None:
     finished.searched.set_user_attr("session 0000", {**session, "cores": 0})  # a cluster that grows from zero
     assert finished.share_of_work is None
     finished.searched.set_user_attr("session 0000", session)
-    finished.searched.set_user_attr("session 0001", {**session, "cpus_per_trial": 2})
-    assert finished.share_of_work is None  # which trial had which is not recorded
-    older = {key: value for key, value in session.items() if key != "cpus_per_trial"}
-    finished.searched.set_user_attr("session 0001", older)
-    assert finished.share_of_work is not None
-    finished.searched.set_user_attr("session 0001", session)
     assert session["end"] > session["start"]
+
+
+def test_the_share_of_work_needs_one_number_of_cores_a_trial(own_copy: Path) -> None:
+    study = Study.open(own_copy)
+    (session,) = study.sessions
+    study.searched.set_user_attr("session 0001", {**session, "cpus_per_trial": 2})
+    assert study.share_of_work is None  # which trial had which is not recorded
+    older = {key: value for key, value in session.items() if key != "cpus_per_trial"}
+    study.searched.set_user_attr("session 0001", older)
+    assert study.share_of_work is not None
 
 
 def test_trainings_ahead_are_counted(finished: Study, make_space: MakeSpace, tmp_path: Path) -> None:
