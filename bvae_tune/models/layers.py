@@ -124,7 +124,7 @@ def product(left_RMK: Tensor, right_RKN: Tensor, bias_RN: Tensor | None = None) 
         products = [torch.ops.mkldnn._linear_pointwise(*operands, "none", [], "") for operands in each]
         return products[0][None] if len(products) == 1 else torch.stack(products)
     if bias_RN is None:
-        return left_RMK @ right_RKN
+        return torch.bmm(left_RMK, right_RKN)
     return torch.baddbmm(bias_RN[:, None], left_RMK, right_RKN)
 
 

@@ -20,7 +20,7 @@ from bvae_tune.training.dcign import DCIGN, factor_grid
 from bvae_tune.training.infogan import InfoGAN
 from bvae_tune.training.memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory, keep_freed_memory
 from bvae_tune.training.state import ALL, on_host
-from bvae_tune.training.vae import BetaVAE, Learner, StepLosses
+from bvae_tune.training.vae import BetaVAE, Learner, StepLosses, joined
 
 __all__ = ["Bank", "TrainingConfig", "TrainingReport"]
 
@@ -64,7 +64,9 @@ class Bank:
         seeds: one replica each. A replica's numbers depend on its own seed only, never on its neighbours.
         betas: β of each replica, in place of the model's; none for a model without β.
         device: "cpu", "cuda", ...
-        together: replicas computed at once; None takes what measured best (all on a GPU, one on a CPU).
+        together: replicas computed at once; the others wait until these have made all steps that a call of `train`
+            asks for, with the same result. None takes what measured best (all on a GPU; one on a CPU, and of InfoGAN).
+            A step that runs out of memory goes on with half as many.
 
     Raises:
         InputError: no seed, another number of betas than seeds, no β at all, or images the architecture cannot take or
@@ -95,8 +97,9 @@ class Bank:
         self.step_count = 0
         self.finite = (True,) * len(seeds)
         self._batches = _batch_plan(model, training, store, device)
-        self._together = together or (1 if torch.device(device).type == "cpu" else len(seeds))
-        self._learner = _learner(model, training, store, betas, device, self._together)
+        alone = torch.device(device).type == "cpu" or model.architecture == "infogan"
+        self._wanted = self._together = together or (1 if alone else len(seeds))
+        self._learner = _learner(model, training, store, betas, device)
         self._learner.init(seeds)
 
     def train(self, until_step: int) -> TrainingReport:
@@ -106,28 +109,46 @@ class Bank:
         are those of the batch that would come next.
 
         Raises:
-            RunError: out of memory even with one replica at a time.
+            RunError: out of memory even with one replica at a time; those before it have made their steps.
         """
         began, first = time.perf_counter(), self.step_count
-        total: StepLosses | None = None
-        while self.step_count < until_step:
-            losses = self._step()
-            total = losses if total is None else _add(total, losses)
-            self.step_count += 1
-        if total is None:
-            total = self._learner.losses(self._batches.batch(first, self.seeds), first)
+        total = self._in_turns(slice(0, len(self.seeds)), first, until_step)
+        self.step_count = max(first, until_step)
         return self._report(total, self.step_count - first, began)
 
-    def _step(self) -> StepLosses:
+    def _in_turns(self, replicas: slice, first: int, until: int) -> StepLosses:
+        """As many replicas at once as may be, through all steps: the next step finds their weights in the cache."""
+        parts, start = [], replicas.start
+        while start < replicas.stop:
+            turn = slice(start, min(start + self._together, replicas.stop))
+            parts.append(self._at_once(turn, first, until))
+            start = turn.stop
+        return joined(parts)
+
+    def _at_once(self, replicas: slice, first: int, until: int) -> StepLosses:
+        learner, seeds = self._learner.only(replicas), self.seeds[replicas]
+        total: StepLosses | None = None
+        for step in range(first, until):
+            losses = self._step(learner, seeds, step)
+            if losses is None:
+                rest = self._in_turns(replicas, step, until)
+                return rest if total is None else total + rest
+            total = losses if total is None else total + losses
+        return total or learner.losses(self._batches.batch(first, seeds), first)
+
+    def _step(self, learner: Learner, seeds: Sequence[int], step: int) -> StepLosses | None:
+        """None, and half as many replicas at once from now on, where the memory did not suffice."""
         try:
-            batch = self._batches.batch(self.step_count, self.seeds)
-            return self._learner.step(batch, self.step_count)
+            return learner.step(self._batches.batch(step, seeds), step)
         except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
+            if not is_out_of_memory(error):
+                raise
+            if self._together == 1:
                 raise RunError(
-                    f"out of memory at step {self.step_count} with one replica at a time; {OUT_OF_MEMORY_ADVICE}"
+                    f"out of memory at step {step} with one replica at a time; {OUT_OF_MEMORY_ADVICE}"
                 ) from error
-            raise
+            self._together = (self._together + 1) // 2
+            return None
 
     def _report(self, total: StepLosses, steps: int, began: float) -> TrainingReport:
         reconstruction = (total.reconstruction.double() / max(1, steps)).cpu()
@@ -153,10 +174,9 @@ class Bank:
 
     def _notice(self) -> str | None:
         parts = []
-        if self._learner.together != self._together:
-            turns = self._learner.together
+        if self._together != self._wanted:
             parts.append(
-                f"out of memory with {self._together} replicas of the bank at once: trained in turns of {turns}"
+                f"out of memory with {self._wanted} replicas of the bank at once: trained in turns of {self._together}"
             )
         if self.training.precision == "bfloat16" and not has_bfloat16(self.device):
             parts.append("this processor has no bfloat16 products: training.precision float32 is several times faster")
@@ -223,17 +243,8 @@ def _learner(
     store: ImageStore,
     betas: Sequence[float],
     device: str,
-    together: int,
 ) -> Learner:
     if model.architecture == "infogan":
-        return InfoGAN(model, training, store, device, together)
+        return InfoGAN(model, training, store, device)
     learner = DCIGN if model.architecture == "dcign" else BetaVAE
-    return learner(model, training, store, betas, device, together)
-
-
-def _add(total: StepLosses, losses: StepLosses) -> StepLosses:
-    return StepLosses(
-        total.reconstruction.double() + losses.reconstruction,
-        total.kl_per_latent.double() + losses.kl_per_latent,
-        {name: values.double() + losses.further[name] for name, values in total.further.items()},
-    )
+    return learner(model, training, store, betas, device)

@@ -22,7 +22,7 @@ from bvae_tune.models.config import FACTOR_LATENTS, ModelConfig, check_factors
 from bvae_tune.models.likelihoods import kl_divergence, reconstruction_loss
 from bvae_tune.training.batches import Batch
 from bvae_tune.training.config import TrainingConfig, beta_share_at, check_training
-from bvae_tune.training.vae import BetaVAE, StepLosses, Turn
+from bvae_tune.training.vae import BetaVAE, StepLosses
 
 INVARIANCE: Final = 1 / 100
 
@@ -62,10 +62,9 @@ class DCIGN(BetaVAE):
         store: ImageStore,
         betas: Sequence[float],
         device: str,
-        together: int,
     ) -> None:
         check_training(model, training)
-        super().__init__(model, training, store, betas, device, together)
+        super().__init__(model, training, store, betas, device)
         names = factor_grid(model, store).names
         belongs = torch.zeros(len(names), model.latent_size, dtype=torch.bool)
         for factor, name in enumerate(names):
@@ -74,18 +73,18 @@ class DCIGN(BetaVAE):
         self._unowned: Tensor = ~self._belongs.any(0)
 
     @torch.no_grad()
-    def gradients(self, turn: Turn, batch: Batch, step: int) -> tuple[dict[str, Tensor], StepLosses]:
-        """Gradients of each replica of `turn`, name -> (those, ...), and the losses.
+    def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Tensor], StepLosses]:
+        """Gradients of each replica, name -> (R, ...), and the losses.
 
         The reconstruction is that from the clamped codes; the KL is that of all latents.
         """
         assert batch.factor is not None
-        images = self._store.gather(batch.indices[turn.replicas], self._device)
-        noise = self.noise(step)[turn.replicas]
-        betas = self._betas[turn.replicas, None, None] * beta_share_at(self._training, step)
-        free = self._belongs[batch.factor[turn.replicas]][:, None]  # (R, 1, M)
+        images = self._store.gather(batch.indices, self._device)
+        noise = self.noise(step)
+        betas = self._betas[:, None, None] * beta_share_at(self._training, step)
+        free = self._belongs[batch.factor][:, None]  # (R, 1, M)
         encoder, decoder = self._network.encoder, self._network.decoder
-        parameters = turn.parameters
+        parameters = self._parameters
 
         encoded = encoder.forward(parameters, images)
         mean, logvar = encoded[-1].chunk(2, dim=-1)

@@ -13,8 +13,9 @@ discriminator and recognition are those of real images without that noise, since
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +36,13 @@ from bvae_tune.models.infogan import (
 )
 from bvae_tune.models.layers import ParameterSpec
 from bvae_tune.models.networks import initial_parameters
+from bvae_tune.models.stack import some_of
 from bvae_tune.randomness import derive_seed
 from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, check_training, learning_rate_at
-from bvae_tune.training.optimizers import Adam, initial_slots
+from bvae_tune.training.optimizers import Adam, Slots, initial_slots, slots_of
 from bvae_tune.training.state import named, take_over
-from bvae_tune.training.vae import StepLosses
+from bvae_tune.training.vae import StepLosses, joined
 
 INFORMATION_WEIGHT: Final = 0.1
 INSTANCE_NOISE: Final = 0.2
@@ -60,20 +62,16 @@ class InfoGAN:
         training: learning rate of the generator, schedule and batch size.
         store: the images.
         device: "cpu", "cuda", ...
-        together: replicas that a bank counts as computed at once; here they always take turns.
 
     Raises:
         InputError: images that are not 64x64, or a training that this model does not have.
     """
 
-    def __init__(
-        self, model: ModelConfig, training: TrainingConfig, store: ImageStore, device: str, together: int
-    ) -> None:
+    def __init__(self, model: ModelConfig, training: TrainingConfig, store: ImageStore, device: str) -> None:
         check_image_size(model, store.height, store.width)
         check_training(model, training)
         self._training, self._store, self._device = training, store, device
         self._network = GenerativeNetwork(model.layer_widths, store.channels)
-        self.together = together
 
         def draw(numbers: np.random.Generator) -> npt.NDArray[np.float32]:
             uniform = numbers.random((BLOCK_STEPS, training.batch_size, NOISE + CODES), dtype=np.float32)
@@ -84,11 +82,21 @@ class InfoGAN:
     def init(self, seeds: Sequence[int]) -> None:
         """Fresh parameters and optimiser state, one replica per seed."""
         self._seeds = tuple(seeds)
-        self._parameters = initial_parameters(self._network, seeds, self._device)
-        trained = {name: values for name, values in self._parameters.items() if not is_statistic(name)}
-        self._slots = initial_slots(self._training, trained)
-        self._generators = [self._optimizer(self._network.generator_specs, r) for r in range(len(seeds))]
-        self._inferences = [self._optimizer(self._network.inference_specs, r) for r in range(len(seeds))]
+        parameters = initial_parameters(self._network, seeds, self._device)
+        trained = {name: values for name, values in parameters.items() if not is_statistic(name)}
+        self._hold(parameters, initial_slots(self._training, trained))
+
+    def only(self, replicas: slice) -> Self:
+        """A learner of some of the replicas, over the same tensors."""
+        some = copy.copy(self)
+        some._seeds = self._seeds[replicas]
+        some._hold(some_of(self._parameters, replicas), slots_of(self._slots, replicas))
+        return some
+
+    def _hold(self, parameters: dict[str, Tensor], slots: Slots) -> None:
+        self._parameters, self._slots = parameters, slots
+        self._generators = [self._optimizer(self._network.generator_specs, r) for r in range(len(self._seeds))]
+        self._inferences = [self._optimizer(self._network.inference_specs, r) for r in range(len(self._seeds))]
 
     def _optimizer(self, specs: Mapping[str, ParameterSpec], replica: int) -> Adam:
         names = [name for name in specs if not is_statistic(name)]
@@ -102,13 +110,13 @@ class InfoGAN:
 
     def step(self, batch: Batch, step: int) -> StepLosses:
         """One update of all networks; the generator's loss is that against the discriminator after its own update."""
-        return _joined([self._play(replica, batch, step, update=True) for replica in range(len(self._seeds))])
+        return joined([self._play(replica, batch, step, update=True) for replica in range(len(self._seeds))])
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """The losses of a batch, without an update of parameters or running statistics."""
-        return _joined([self._play(replica, batch, step, update=False) for replica in range(len(self._seeds))])
+        return joined([self._play(replica, batch, step, update=False) for replica in range(len(self._seeds))])
 
-    def _play(self, replica: int, batch: Batch, step: int, update: bool) -> dict[str, Tensor]:
+    def _play(self, replica: int, batch: Batch, step: int, update: bool) -> StepLosses:
         network = self._network
         rate = learning_rate_at(self._training, step)
         parameters = {
@@ -140,7 +148,7 @@ class InfoGAN:
             gradients = _gradients(loss, parameters, network.generator_specs)
             self._generators[replica].step(gradients, rate, step)
         found = {"discriminator": discriminator, "generator": generator, "mutual information bound": bound}
-        return {name: value.detach() for name, value in found.items()}
+        return StepLosses(further={name: value.detach()[None] for name, value in found.items()})
 
     def _bound(self, parameters: Mapping[str, Tensor], features: Tensor, latents: Tensor) -> Tensor:
         means = self._network.recognise(parameters, features, "batch")
@@ -173,7 +181,3 @@ class InfoGAN:
 def _gradients(loss: Tensor, parameters: Mapping[str, Tensor], specs: Mapping[str, ParameterSpec]) -> list[Tensor]:
     trained = [parameters[name] for name in specs if not is_statistic(name)]
     return list(torch.autograd.grad(loss, trained))
-
-
-def _joined(parts: Sequence[Mapping[str, Tensor]]) -> StepLosses:
-    return StepLosses(further={name: torch.stack([part[name] for part in parts]) for name in parts[0]})

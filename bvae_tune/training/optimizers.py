@@ -15,6 +15,7 @@ from torch.optim.adagrad import adagrad
 from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 
+from bvae_tune.models.stack import some_of
 from bvae_tune.training.config import TrainingConfig
 
 Slots = Mapping[str, Mapping[str, Tensor]]
@@ -147,6 +148,11 @@ def initial_slots(training: TrainingConfig, parameters: Mapping[str, Tensor]) ->
         slot: {name: torch.full_like(values, start) for name, values in parameters.items()}
         for slot, start in _SLOT_STARTS[training.optimizer].items()
     }
+
+
+def slots_of(slots: Slots, replicas: slice) -> Slots:
+    """Views of the state of some replicas."""
+    return {slot: some_of(held, replicas) for slot, held in slots.items()}
 
 
 def build_optimizer(training: TrainingConfig, parameters: Mapping[str, Tensor], slots: Slots) -> Optimizer:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,13 @@ from bvae_tune.models.networks import TrainedModel, build_network, initial_param
 from bvae_tune.models.stack import some_of
 from bvae_tune.training.batches import BLOCK_STEPS, Batch, StepNumbers
 from bvae_tune.training.config import TrainingConfig, beta_share_at, learning_rate_at
-from bvae_tune.training.memory import is_out_of_memory
-from bvae_tune.training.optimizers import Optimizer, build_optimizer, initial_slots
+from bvae_tune.training.optimizers import Slots, build_optimizer, initial_slots, slots_of
 from bvae_tune.training.state import named, take_over
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Means over the batch of one step, on the device, in nats: reconstruction (R,), KL per latent (R, M).
+    """Means over the batch, on the device, in nats: reconstruction (R,), KL per latent (R, M). Steps may be summed.
 
     A model without them leaves both empty, and names its own losses, (R,) each, in `further`.
     """
@@ -35,11 +35,26 @@ class StepLosses:
     kl_per_latent: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     further: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __add__(self, other: StepLosses) -> StepLosses:
+        """Sums, float64."""
+        return StepLosses(
+            self.reconstruction.double() + other.reconstruction,
+            self.kl_per_latent.double() + other.kl_per_latent,
+            {name: values.double() + other.further[name] for name, values in self.further.items()},
+        )
+
+
+def joined(parts: Sequence[StepLosses]) -> StepLosses:
+    """The losses of replicas that were computed apart."""
+    return StepLosses(
+        torch.cat([part.reconstruction for part in parts]),
+        torch.cat([part.kl_per_latent for part in parts]),
+        {name: torch.cat([part.further[name] for part in parts]) for name in parts[0].further},
+    )
+
 
 class Learner(Protocol):
     """What a bank trains. It owns its losses and its optimisers."""
-
-    together: int
 
     @property
     def model(self) -> Trained:
@@ -48,6 +63,10 @@ class Learner(Protocol):
 
     def init(self, seeds: Sequence[int]) -> None:
         """Fresh parameters and optimiser state, one replica per seed."""
+        ...
+
+    def only(self, replicas: slice) -> Self:
+        """A learner of some of the replicas, over the same tensors."""
         ...
 
     def step(self, batch: Batch, step: int) -> StepLosses:
@@ -68,15 +87,6 @@ class Learner(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Turn:
-    """Replicas computed at once: views of their parameters and of their optimiser's state."""
-
-    replicas: slice
-    parameters: dict[str, Tensor]
-    optimizer: Optimizer
-
-
 class BetaVAE:
     """Minimises reconstruction + β KL, each summed over pixels or latents and averaged over the batch (Eq. 4).
 
@@ -86,8 +96,6 @@ class BetaVAE:
         store: the images.
         betas: β of each replica.
         device: "cpu", "cuda", ...
-        together: replicas computed at once. The others wait their turn within the step, with the same result; a step
-            that runs out of memory goes on with half as many.
     """
 
     def __init__(
@@ -97,13 +105,11 @@ class BetaVAE:
         store: ImageStore,
         betas: Sequence[float],
         device: str,
-        together: int,
     ) -> None:
         self._config, self._training, self._store, self._device = model, training, store, device
         self._network = build_network(model, store.channels, store.height, store.width)
         self._betas = torch.tensor(betas, dtype=torch.float32, device=device)
         self._precision = torch.bfloat16 if training.precision == "bfloat16" else torch.float32
-        self.together = together
 
         def draw(numbers: np.random.Generator) -> npt.NDArray[np.float32]:
             return numbers.standard_normal((BLOCK_STEPS, training.batch_size, model.latent_size), dtype=np.float32)
@@ -113,18 +119,19 @@ class BetaVAE:
     def init(self, seeds: Sequence[int]) -> None:
         """Fresh parameters and optimiser state, one replica per seed."""
         self._seeds = tuple(seeds)
-        self._parameters = initial_parameters(self._network, seeds, self._device)
-        self._slots = initial_slots(self._training, self._parameters)
-        self.turns = self._turns_from(0)
+        parameters = initial_parameters(self._network, seeds, self._device)
+        self._hold(parameters, initial_slots(self._training, parameters))
 
-    def _turns_from(self, first: int) -> list[Turn]:
-        turns = []
-        for start in range(first, len(self._seeds), self.together):
-            some = slice(start, start + self.together)
-            parameters = some_of(self._parameters, some)
-            slots = {slot: some_of(held, some) for slot, held in self._slots.items()}
-            turns.append(Turn(some, parameters, build_optimizer(self._training, parameters, slots)))
-        return turns
+    def only(self, replicas: slice) -> Self:
+        """A learner of some of the replicas, over the same tensors."""
+        some = copy.copy(self)
+        some._seeds, some._betas = self._seeds[replicas], self._betas[replicas]
+        some._hold(some_of(self._parameters, replicas), slots_of(self._slots, replicas))
+        return some
+
+    def _hold(self, parameters: dict[str, Tensor], slots: Slots) -> None:
+        self._parameters, self._slots = parameters, slots
+        self._optimizer = build_optimizer(self._training, parameters, slots)
 
     @property
     def model(self) -> TrainedModel:
@@ -135,41 +142,28 @@ class BetaVAE:
         """One update of all replicas; the losses are those before it.
 
         Raises:
-            RuntimeError, MemoryError: out of memory with one replica at a time; those before it have made their step.
+            RuntimeError, MemoryError: out of memory; nothing has changed.
         """
-        learning_rate = learning_rate_at(self._training, step)
-        turns: list[Turn] = self.turns
-        parts: list[StepLosses] = []
-        while turns:
-            try:
-                gradients, losses = self.gradients(turns[0], batch, step)
-                turns[0].optimizer.step(list(gradients.values()), learning_rate, step)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.together == 1:
-                    raise
-                self.together = (self.together + 1) // 2
-                self.turns, turns = self._turns_from(0), self._turns_from(turns[0].replicas.start)
-            else:
-                parts.append(losses)
-                turns = turns[1:]
-        return _joined(parts)
+        gradients, losses = self.gradients(batch, step)
+        self._optimizer.step(list(gradients.values()), learning_rate_at(self._training, step), step)
+        return losses
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """The losses of a batch, without an update."""
-        return _joined([self.gradients(turn, batch, step)[1] for turn in self.turns])
+        return self.gradients(batch, step)[1]
 
     def noise(self, step: int) -> Tensor:
         """The normal numbers (R, B, M) that spread the codes of step `step`."""
         return self._noise.at(step, self._seeds)
 
     @torch.no_grad()
-    def gradients(self, turn: Turn, batch: Batch, step: int) -> tuple[dict[str, Tensor], StepLosses]:
-        """Gradients of the loss of each replica of `turn`, name -> (those, ...), and the losses."""
-        images = self._store.gather(batch.indices[turn.replicas], self._device)
-        noise = self.noise(step)[turn.replicas]
-        betas = self._betas[turn.replicas, None, None] * beta_share_at(self._training, step)
+    def gradients(self, batch: Batch, step: int) -> tuple[dict[str, Tensor], StepLosses]:
+        """Gradients of the loss of each replica, name -> (R, ...), and the losses."""
+        images = self._store.gather(batch.indices, self._device)
+        noise = self.noise(step)
+        betas = self._betas[:, None, None] * beta_share_at(self._training, step)
         encoder, decoder = self._network.encoder, self._network.decoder
-        parameters = {name: values.to(self._precision) for name, values in turn.parameters.items()}
+        parameters = {name: values.to(self._precision) for name, values in self._parameters.items()}
 
         encoded = encoder.forward(parameters, images.to(self._precision))
         mean, logvar = encoded[-1].float().chunk(2, dim=-1)
@@ -200,11 +194,3 @@ class BetaVAE:
             InputError: the state belongs to another configuration or another number of replicas.
         """
         take_over(self.tensors, self._network.specs, state)
-
-
-def _joined(parts: Sequence[StepLosses]) -> StepLosses:
-    if len(parts) == 1:
-        return parts[0]
-    return StepLosses(
-        torch.cat([part.reconstruction for part in parts]), torch.cat([part.kl_per_latent for part in parts])
-    )

@@ -65,7 +65,7 @@ def _surrogate(
 
 
 def test_loss_and_gradients_are_those_of_plain_modules_with_clamped_latents(shapes_grid: ImageStore) -> None:
-    learner = DCIGN(MODEL, _training(), shapes_grid, BETAS, "cpu", together=3)
+    learner = DCIGN(MODEL, _training(), shapes_grid, BETAS, "cpu")
     learner.init(SEEDS)
     weights = learner.model.parameters
     space = shapes_grid.factor_space
@@ -75,7 +75,7 @@ def test_loss_and_gradients_are_those_of_plain_modules_with_clamped_latents(shap
     for step in range(6):
         batch, noise = plan.batch(step, SEEDS), learner.noise(step)
         assert batch.factor is not None
-        gradients, losses = learner.gradients(learner.turns[0], batch, step)
+        gradients, losses = learner.gradients(batch, step)
         for replica, beta in enumerate(BETAS):
             encoder, decoder = _modules()
             theirs = [*encoder.parameters(), *decoder.parameters()]

@@ -81,7 +81,7 @@ class PlainInfoGAN:
 
 
 def test_three_steps_are_those_of_plain_modules_and_torch_optim(store: ImageStore) -> None:
-    learner = InfoGAN(MODEL, _training(), store, "cpu", together=1)
+    learner = InfoGAN(MODEL, _training(), store, "cpu")
     learner.init(SEEDS[:2])
     plain = [PlainInfoGAN({name: each[r] for name, each in learner.model.parameters.items()}) for r in (0, 1)]
     adams = [

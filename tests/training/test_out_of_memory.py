@@ -8,7 +8,7 @@ import pytest
 
 from bvae_tune.data.image_store import ImageStore
 
-# Trains a bank twice, the second time with little more address space than it has: all replicas at once do not fit.
+# Trains a bank twice, the second time with little more memory from some step on: all replicas at once do not fit.
 SCRIPT = """
 import resource, sys
 import torch
@@ -22,18 +22,34 @@ store = open_store(sys.argv[1])
 model = ModelConfig("fc", (24, 20), latent_size=4, beta=4.0)
 training = TrainingConfig("adam", 1e-3, batch_size=1024, steps=100)
 
-def limit(megabytes):
+def starve(megabytes):
+    # Leaves so much to allocate, in one piece; all else that earlier steps have freed is taken.
+    left, taken = torch.empty(megabytes * 2**18), []
     pages = int(open("/proc/self/statm").read().split()[0])
-    space = pages * resource.getpagesize() + megabytes * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (space, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
+    try:
+        while True:
+            taken.append(torch.empty(2**16))
+    except RuntimeError:
+        return taken
+
+class Batches:
+    def __init__(self, plan, starve_at):
+        self.plan, self.starve_at, self.taken = plan, starve_at, None
+
+    def batch(self, step, seeds):
+        if step == self.starve_at and self.taken is None:
+            self.taken = starve(100)
+        return self.plan.batch(step, seeds)
 
 turns = Bank(model, training, store, [1, 2, 3, 4], together=1)
-turns.train(3)
+expected = turns.train(3)
 bank = Bank(model, training, store, [1, 2, 3, 4], together=4)
-limit(80)
+bank._batches = Batches(bank._batches, int(sys.argv[2]))
 report = bank.train(3)
 print(report.notice)
 assert report.step == 3 and all(bank.finite)
+assert max(abs(ours - theirs) for ours, theirs in zip(report.loss, expected.loss)) < 1e-2
 for name, values in turns.weights().items():
     assert (bank.weights()[name] - values).abs().max() < 1e-5
 assert "in turns of" in bank.train(4).notice
@@ -46,11 +62,13 @@ except RunError as error:
 """
 
 
+@pytest.mark.parametrize("starve_at", [0, 1])  # the first step, and one with others behind it
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited as on Linux")
-def test_out_of_memory_trains_in_turns_with_the_same_numbers(store: ImageStore, tmp_path: Path) -> None:
+def test_out_of_memory_trains_in_turns_with_the_same_numbers(store: ImageStore, tmp_path: Path, starve_at: int) -> None:
     script = tmp_path / "starve.py"
     script.write_text(SCRIPT)
-    done = subprocess.run([sys.executable, script, store.path], capture_output=True, text=True, check=False)
+    command = [sys.executable, script, store.path, str(starve_at)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     notice, error = done.stdout.splitlines()
     assert "out of memory with 4 replicas of the bank at once: trained in turns of" in notice

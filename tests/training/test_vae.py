@@ -19,11 +19,11 @@ def test_loss_and_gradients_are_those_of_plain_modules(store: ImageStore, archit
     """Autograd through plain modules with our weights, images and latent noise, against the learner's own gradients."""
     widths = (20, 16) if architecture == "fc" else (4, 9, 10, 12, 24)
     model = ModelConfig(architecture, widths, likelihood, latent_size=M)  # type: ignore[arg-type]
-    learner = BetaVAE(model, TrainingConfig(batch_size=B), store, BETAS, "cpu", together=2)
+    learner = BetaVAE(model, TrainingConfig(batch_size=B), store, BETAS, "cpu")
     learner.init(SEEDS)
     batch = UniformBatches(store.count, B).batch(5, SEEDS)
     noise = learner.noise(5)
-    gradients, losses = learner.gradients(learner.turns[0], batch, 5)
+    gradients, losses = learner.gradients(batch, 5)
     weights = learner.model.parameters
 
     for replica, beta in enumerate(BETAS):
