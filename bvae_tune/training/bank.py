@@ -65,15 +65,15 @@ class Bank:
         betas: β of each replica, in place of the model's; none for a model without β.
         device: "cpu", "cuda", ...
         together: replicas computed at once; the others wait until these have made all steps that a call of `train`
-            asks for, with the same result. None takes what measured best (all on a GPU; one on a CPU, and of InfoGAN).
-            A step that runs out of memory goes on with half as many.
+            asks for, with the same result but for rounding. None: all on a GPU, one on a CPU, where that measured best.
+            Of InfoGAN it is always one. A step that runs out of memory goes on with half as many.
 
     Raises:
         InputError: no seed, another number of betas than seeds, no β at all, or images the architecture cannot take or
             cannot learn from.
 
     Attributes:
-        step_count: steps trained in all.
+        step_count: steps trained in all, by calls of `train` that have ended.
         finite: (R,) whether every loss, parameter and value of the optimiser's state of a replica has been finite.
     """
 
@@ -97,8 +97,11 @@ class Bank:
         self.step_count = 0
         self.finite = (True,) * len(seeds)
         self._batches = _batch_plan(model, training, store, device)
-        alone = torch.device(device).type == "cpu" or model.architecture == "infogan"
-        self._wanted = self._together = together or (1 if alone else len(seeds))
+        if model.architecture == "infogan":
+            together = 1  # its step cannot be made again where memory runs out in the middle
+        elif together is None:
+            together = 1 if torch.device(device).type == "cpu" else len(seeds)
+        self._wanted = self._together = min(together, len(seeds))
         self._learner = _learner(model, training, store, betas, device)
         self._learner.init(seeds)
 
@@ -109,7 +112,9 @@ class Bank:
         are those of the batch that would come next.
 
         Raises:
-            RunError: out of memory even with one replica at a time; those before it have made their steps.
+            RunError: out of memory even with one replica at a time.
+
+        After an error the replicas stand at different steps: load a state before going on.
         """
         began, first = time.perf_counter(), self.step_count
         total = self._in_turns(slice(0, len(self.seeds)), first, until_step)
@@ -117,7 +122,7 @@ class Bank:
         return self._report(total, self.step_count - first, began)
 
     def _in_turns(self, replicas: slice, first: int, until: int) -> StepLosses:
-        """As many replicas at once as may be, through all steps: the next step finds their weights in the cache."""
+        """As many replicas at once as may be, through all steps: on a CPU their weights then stay in the cache."""
         parts, start = [], replicas.start
         while start < replicas.stop:
             turn = slice(start, min(start + self._together, replicas.stop))
@@ -131,23 +136,23 @@ class Bank:
         for step in range(first, until):
             losses = self._step(learner, seeds, step)
             if losses is None:
+                if len(seeds) == 1:
+                    raise RunError(f"out of memory at step {step} with one replica at a time; {OUT_OF_MEMORY_ADVICE}")
+                self._together = (len(seeds) + 1) // 2
                 rest = self._in_turns(replicas, step, until)
                 return rest if total is None else total + rest
             total = losses if total is None else total + losses
-        return total or learner.losses(self._batches.batch(first, seeds), first)
+        if total is None:
+            return learner.losses(self._batches.batch(first, seeds), first)
+        return total
 
     def _step(self, learner: Learner, seeds: Sequence[int], step: int) -> StepLosses | None:
-        """None, and half as many replicas at once from now on, where the memory did not suffice."""
+        """None where memory ran out; the error ends here, since it would hold what the step has allocated."""
         try:
             return learner.step(self._batches.batch(step, seeds), step)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if self._together == 1:
-                raise RunError(
-                    f"out of memory at step {step} with one replica at a time; {OUT_OF_MEMORY_ADVICE}"
-                ) from error
-            self._together = (self._together + 1) // 2
             return None
 
     def _report(self, total: StepLosses, steps: int, began: float) -> TrainingReport:

@@ -51,7 +51,7 @@ MEAN_DECAY: Final = 0.5  # of Adam, as in Radford et al. (2015)
 
 
 class InfoGAN:
-    """Trains R replicas, one after the other within a step.
+    """Trains R replicas, one after the other within a step; a bank gives it one at a time.
 
     Its losses per step are `discriminator`, `generator` (nats per image, without the information) and
     `mutual information bound` (nats): a discriminator loss near 0, a generator loss that climbs, or a bound that falls

@@ -1,7 +1,8 @@
 """Adagrad, Adam and RMSprop over parameters with a replica axis: PyTorch's updates, with a state of plain tensors.
 
 All work element by element, so a bank's update is its replicas' updates. All state exists from the start, and
-gradients are laid out before an update begins: where memory runs out, it does so before anything has changed.
+gradients are laid out before an update begins: where memory runs out, it does so before anything has changed, RMSprop
+excepted.
 """
 
 from __future__ import annotations
@@ -113,7 +114,10 @@ class Adam(_Elementwise):
 
 
 class RMSprop(_Elementwise):
-    """Divide the gradient by a running average of its magnitude, with PyTorch's constants: 0.99, eps 1e-8."""
+    """Divide the gradient by a running average of its magnitude, with PyTorch's constants: 0.99, eps 1e-8.
+
+    PyTorch has no fused one: it allocates as much as the parameters take after the average has changed.
+    """
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:

@@ -45,7 +45,7 @@ class SharedBank:
 
 
 class _Joint:
-    """A bank, made when it first trains. What fails in it fails for all its parts: some may have made half a step."""
+    """A bank, made when it first trains. What fails in it fails for all its parts: they stand at different steps."""
 
     def __init__(self, parts: Sequence[BankPart]) -> None:
         self._parts = parts

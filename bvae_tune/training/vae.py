@@ -70,7 +70,10 @@ class Learner(Protocol):
         ...
 
     def step(self, batch: Batch, step: int) -> StepLosses:
-        """One update of all replicas; the losses are those before it."""
+        """One update of all replicas; the losses are those before it.
+
+        Where memory runs out nothing has changed. A learner that cannot promise that is given one replica at a time.
+        """
         ...
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
@@ -142,7 +145,7 @@ class BetaVAE:
         """One update of all replicas; the losses are those before it.
 
         Raises:
-            RuntimeError, MemoryError: out of memory; nothing has changed.
+            RuntimeError, MemoryError: out of memory; nothing has changed (but see `RMSprop`).
         """
         gradients, losses = self.gradients(batch, step)
         self._optimizer.step(list(gradients.values()), learning_rate_at(self._training, step), step)

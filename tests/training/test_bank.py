@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 
 from bvae_tune.data.image_store import ImageStore
-from bvae_tune.errors import InputError
+from bvae_tune.errors import InputError, RunError
 from bvae_tune.models.config import ModelConfig
 from bvae_tune.models.networks import load_model
 from bvae_tune.training.bank import Bank, TrainingConfig
+from bvae_tune.training.batches import Batch
 from bvae_tune.training.checkpoint import from_bytes, to_bytes
+from bvae_tune.training.vae import BetaVAE, StepLosses
 
 SEEDS, BETAS = [3, 7, 5], [1.0, 4.0, 16.0]
 NETWORKS = [("fc", (24, 20)), ("conv", (4, 5, 6, 10, 16))]
@@ -63,6 +66,52 @@ def test_a_replica_in_a_bank_is_the_same_seed_alone(
             torch.testing.assert_close(bank.weights()[name][replica], values[0], rtol=1e-4, atol=2e-5)
             if together == 1:
                 assert torch.equal(bank.weights()[name][replica], values[0])
+
+
+@pytest.mark.parametrize(("together", "turns"), [(1, [(3,), (7,), (5,)]), (2, [(3, 7), (5,)]), (8, [(3, 7, 5)])])
+def test_a_turn_is_all_steps_up_to_the_report(store: ImageStore, together: int, turns: list[tuple[int, ...]]) -> None:
+    bank = Bank(_model("fc", (24, 20)), _training(), store, SEEDS, together=together)
+    bank.train(2)
+    plan, asked = bank._batches, []
+
+    class Noted:
+        def batch(self, step: int, seeds: Sequence[int]) -> Batch:
+            asked.append((tuple(seeds), step))
+            return plan.batch(step, seeds)
+
+    bank._batches = Noted()
+    bank.train(5)
+    assert asked == [(seeds, step) for seeds in turns for step in (2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("room", "turns"),  # replicas for which there is memory at each step
+    [
+        ([3, 3, 3, 1, 1, 1, 0], 1),  # 3, which from step 3 on take turns, as the other 2 do
+        ([5, 5, 3, 3, 3, 3, 0], 3),  # 3 and 2, from step 2 on
+    ],
+)
+def test_where_memory_runs_out_the_bank_goes_on_from_that_step(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch, room: list[int], turns: int
+) -> None:
+    model, training, seeds = _model("fc", (24, 20)), _training(), [3, 7, 5, 2, 9]
+    alone, bank = Bank(model, training, store, seeds), Bank(model, training, store, seeds, together=5)
+    expected, enough = alone.train(6), BetaVAE.step
+
+    def step(learner: BetaVAE, batch: Batch, at: int) -> StepLosses:
+        if len(batch.indices) > room[at]:
+            raise torch.OutOfMemoryError
+        return enough(learner, batch, at)
+
+    monkeypatch.setattr(BetaVAE, "step", step)
+    report = bank.train(6)
+    assert report.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert report.kl == pytest.approx(expected.kl, rel=1e-3)
+    assert report.notice == f"out of memory with 5 replicas of the bank at once: trained in turns of {turns}"
+    for name, values in alone.weights().items():
+        torch.testing.assert_close(bank.weights()[name], values, rtol=1e-4, atol=2e-5)
+    with pytest.raises(RunError, match="out of memory at step 6 with one replica at a time"):
+        bank.train(7)
 
 
 @pytest.mark.parametrize("stop", [1, 32, 33])  # around a block of random numbers, which is 32 steps
