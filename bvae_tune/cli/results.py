@@ -78,7 +78,9 @@ def trials(
         study.write_results(output_file(parquet, "--parquet"))
     if as_json:
         print_json(study.rows())
-    elif parquet is None:
+    elif parquet is not None:
+        console().print(str(parquet), soft_wrap=True)
+    else:
         console().print(trials_table([*study.controls, *study.trials]))
 
 

@@ -224,8 +224,9 @@ def confirmation(found: Confirmation) -> RenderableType:
     parts: list[RenderableType] = [table, Text(luck), Text(lead, style="bold")]
     if found.failed:
         parts.append(Text(f"Pairs left out because one of the two failed: {found.failed}.", style="red"))
-    if found.collapsed:
-        parts.append(Text(f"Of trial {found.trial}, retrained, {found.collapsed} have {OFF}.", style="bold"))
+    for name, collapsed in ((f"trial {found.trial}", found.collapsed), ("β = 1", found.baseline_collapsed)):
+        if collapsed:
+            parts.append(Text(f"Of {name}, retrained, {collapsed} have {OFF}.", style="bold"))
     return Group(*parts)
 
 

@@ -32,7 +32,8 @@ class Confirmation:
         baseline: those of β = 1 on the same seeds.
         pairs: L of the scores.
         failed: pairs of which a member failed; they are left out.
-        collapsed: of the best configuration's retrainings, those of which every latent is switched off.
+        collapsed, baseline_collapsed: of the retrainings of the best configuration, and of those of β = 1, how many
+            have every latent switched off.
     """
 
     trial: int
@@ -45,6 +46,7 @@ class Confirmation:
     pairs: int
     failed: int
     collapsed: int
+    baseline_collapsed: int
 
     @property
     def leads(self) -> tuple[float, ...]:
@@ -127,11 +129,11 @@ def read_confirmation(study: Study) -> Confirmation | None:
         return None
     scores: dict[tuple[str, int], float] = {}
     failed: set[int] = set()
-    collapsed = 0
+    collapsed = {BEST: 0, BASELINE: 0}
     for record, attributes in study.confirmations(best):
         if record.score is not None:
             scores[attributes["member"], attributes["pair"]] = record.score
-            collapsed += record.collapsed and attributes["member"] == BEST
+            collapsed[attributes["member"]] += record.collapsed
         elif record.state == "failed":
             failed.add(attributes["pair"])
     whole = sorted(pair for member, pair in scores if member == BEST and (BASELINE, pair) in scores)
@@ -147,7 +149,8 @@ def read_confirmation(study: Study) -> Confirmation | None:
         baseline=tuple(scores[BASELINE, pair] for pair in whole),
         pairs=best.result.score.pairs,
         failed=len(failed - set(whole)),
-        collapsed=collapsed,
+        collapsed=collapsed[BEST],
+        baseline_collapsed=collapsed[BASELINE],
     )
 
 

@@ -101,6 +101,8 @@ def test_best_and_trials_agree_with_the_record(
     opened = Study.open(study)
     best = json.loads(invoke("best", study, "--json").stdout)
     rows = json.loads(invoke("trials", study, "--json", "--parquet", tmp_path / "trials.parquet").stdout)
+    told = invoke("trials", study, "--parquet", tmp_path / "same.parquet").stdout
+    assert told == f"{tmp_path / 'same.parquet'}\n"
     assert opened.best is not None
     assert (best["best"]["number"], best["best"]["score"]) == (opened.best.number, opened.best.score)
     assert [row["label"] for row in best["baselines"]] == ["untrained", "beta=1"]

@@ -244,7 +244,7 @@ def test_a_collapsed_best_says_so(make_study: MakeStudy, make_record: MakeRecord
 
 
 def test_a_confirmation_shows_both_with_their_spread_and_the_lead() -> None:
-    found = Confirmation(4, 32.1, 0.08, 10, 0.91, (0.83, 0.85, 0.79, 0.9), (0.5, 0.55, 0.61, 0.48), 4, 1, 2)
+    found = Confirmation(4, 32.1, 0.08, 10, 0.91, (0.83, 0.85, 0.79, 0.9), (0.5, 0.55, 0.61, 0.48), 4, 1, 2, 3)
     text = printed(tables.confirmation(found))
     assert re.search(r"trial 4, retrained +32\.1 +10 +84\.2% ± 4\.6 +83\.0%, 85\.0%, 79\.0%, 90\.0%", text)
     assert re.search(r"β = 1 +1 +10 +53\.5% ± 5\.8 +50\.0%, 55\.0%, 61\.0%, 48\.0%", text)
@@ -253,11 +253,12 @@ def test_a_confirmation_shows_both_with_their_spread_and_the_lead() -> None:
     assert "lead over β = 1 in 4 pairs of seeds: +30.8 ± 5.0 (standard error)" in words(text)
     assert "one of the two failed: 1." in text
     assert "Of trial 4, retrained, 2 have every latent switched off" in words(text)
+    assert "Of β = 1, retrained, 3 have every latent switched off" in words(text)
 
 
 def test_the_best_is_shown_with_what_fresh_seeds_said(make_study: MakeStudy, make_record: MakeRecord) -> None:
     study = make_study([make_record(4)], [make_record(0, "failed", kind="baseline", label="beta=1", step=0)])
-    found = Confirmation(4, 32.1, 0.08, 10, 0.91, (0.83, 0.85), (0.5, 0.55), 4, 0, 0)
+    found = Confirmation(4, 32.1, 0.08, 10, 0.91, (0.83, 0.85), (0.5, 0.55), 4, 0, 0, 0)
     text = words(printed(tables.best(study, found)))
     assert "Confirmed on fresh seeds, which is what to quote:" in text
     assert "lead over β = 1 in 2 pairs of seeds: +31.5 ± 1.5" in text
@@ -267,7 +268,8 @@ def test_the_best_is_shown_with_what_fresh_seeds_said(make_study: MakeStudy, mak
 
 
 def test_a_single_pair_has_no_standard_error() -> None:
-    text = printed(tables.confirmation(Confirmation(4, 32.1, 0.08, 10, 0.91, (0.83,), (0.5,), 4, 0, 0)))
+    text = printed(tables.confirmation(Confirmation(4, 32.1, 0.08, 10, 0.91, (0.83,), (0.5,), 4, 0, 0, 0)))
+    assert "switched off" not in text
     assert "+33.0 points" in text
     assert "nan" not in text
     assert "failed" not in text
