@@ -193,7 +193,7 @@ def placement_on(
 def _cores_for_each(nodes: Sequence[Mapping[str, float]], gpus: float, at_once: float) -> float:
     """Two, unless fewer trials could then run at once.
 
-    Two trials with a core each train 1.1 to 1.7 times as much as one after the other with both. Three cores and more
+    Two trials with a core each train 1.1 to 1.8 times as much as one after the other with both. Three cores and more
     for a trial have not been measured.
     """
     return 2.0 if _fitting(nodes, 2, gpus) >= min(at_once, _fitting(nodes, 1, gpus)) > 0 else 1.0
