@@ -12,8 +12,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.adagrad import adagrad
-from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 
 from bvae_tune.models.stack import some_of
@@ -40,12 +38,16 @@ class Optimizer(Protocol):
 
 
 class _Elementwise:
-    """What all have: parameters and slots as lists, and a step counter per parameter, as the fused updates want it."""
+    """What all have: parameters and slots as lists, and a step counter for each parameter, as the updates want it.
+
+    Adam's and Adagrad's are PyTorch's fused kernels, called without the function around them: that adds one to each
+    counter by itself, which with a small network takes longer than the update.
+    """
 
     def __init__(self, parameters: Mapping[str, Tensor], slots: Slots) -> None:
         self._parameters = list(parameters.values())
         self._slots = {slot: list(held.values()) for slot, held in slots.items()}
-        self._counter = torch.zeros(len(parameters), device=self._parameters[0].device)
+        self._counter = torch.zeros((), device=self._parameters[0].device)
 
     def _aligned(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Gradients in float32, each lying in memory as its parameter does.
@@ -58,7 +60,7 @@ class _Elementwise:
         ]
 
     def _counters(self, step: int) -> list[Tensor]:
-        return list(self._counter.fill_(step).unbind())
+        return [self._counter.fill_(step + 1)] * len(self._parameters)
 
 
 class Adagrad(_Elementwise):
@@ -67,12 +69,11 @@ class Adagrad(_Elementwise):
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
         """One update; gradients of any precision in the order of the parameters, `step` 0 for the first."""
-        adagrad(
+        torch._fused_adagrad_(
             self._parameters,
             self._aligned(gradients),
             self._slots["sum"],
             self._counters(step),
-            fused=True,
             lr=learning_rate,
             weight_decay=0.0,
             lr_decay=0.0,
@@ -95,14 +96,13 @@ class Adam(_Elementwise):
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float, step: int) -> None:
         """One update; gradients of any precision in the order of the parameters, `step` 0 for the first."""
-        adam(
+        torch._fused_adam_(
             self._parameters,
             self._aligned(gradients),
             self._slots["mean"],
             self._slots["square"],
             [],
             self._counters(step),
-            fused=True,
             amsgrad=False,
             beta1=self._mean_decay,
             beta2=0.999,
