@@ -86,6 +86,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show the resolved search space and what it will take, before anything starts."""
+    from bvae_tune.data.labels_file import check_labels_file
     from bvae_tune.data.sources import open_dataset
     from bvae_tune.reporting.outcomes import plan_table
     from bvae_tune.search.building import building
@@ -94,6 +95,8 @@ def plan(
 
     config = load_space(space, with_trials(settings, trials))
     out = console()
+    if config.labels.path is not None:
+        check_labels_file(config.labels.path)
     with building(None if as_json else out) as progress:
         open_dataset(config.dataset, progress)
     if as_json:

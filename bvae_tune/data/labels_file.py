@@ -19,6 +19,16 @@ INDEX = "index"
 FILE = "file"
 
 
+def check_labels_file(path: str | Path) -> None:
+    """Tell that there is no such file before images are built for it.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not Path(path).exists():
+        raise InputError(f"labels.path: {path}: no such file")
+
+
 def read_labels(path: str | Path, store: ImageStore, config: LabelsConfig) -> WeakLabels:
     """Read labels from a file that says for each image which it is, and has one column per factor.
 
@@ -41,6 +51,7 @@ def read_labels(path: str | Path, store: ImageStore, config: LabelsConfig) -> We
             of names.
     """
     path = Path(path)
+    check_labels_file(path)
     table = _read(path)
     names = _factor_names(path, table)
     if config.factors is not None:
@@ -65,8 +76,6 @@ def _read(path: Path) -> pa.Table:
                 read, convert = pa.csv.ReadOptions(use_threads=False), pa.csv.ConvertOptions(strings_can_be_null=True)
                 table = pa.csv.read_csv(path, read_options=read, convert_options=convert)
                 return table.rename_columns([name.strip() for name in table.column_names])
-    except FileNotFoundError:
-        raise InputError(f"labels.path: {path}: no such file") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"labels.path: {path}: cannot be read: {error}") from None
     raise InputError(f"labels.path: {path}: expected a .parquet or .csv file")

@@ -43,7 +43,8 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
         trials: searched ones. Coloured by M, filled: finished, with the spread over replicas as a bar, and a thick
             cross where every latent is switched off; hollow: pruned, at their last report. Thin red crosses at the
             foot: failed. The best one is ringed and named.
-        controls: baselines are horizontal lines, beside chance; confirmations are small diamonds.
+        controls: baselines are horizontal lines, beside chance; confirmations are small diamonds, or small thick
+            crosses where every latent is switched off.
         title: over the figure.
     """
     figure = Figure(figsize=(8.0, 7.2), dpi=DPI, layout="constrained")
@@ -88,20 +89,20 @@ def score_and_kl(trials: Sequence[TrialRecord], controls: Sequence[TrialRecord],
     kls = [(record.kl, record.label, f"{nats(record.kl)} nats") for record in baselines if record.kl is not None]
     _reference_lines(below, kls)
 
-    collapsed = [record for record in finished if record.collapsed]
     shown = [
-        ([record for record in finished if not record.collapsed], "finished", "o", FAINT, FAINT),
-        (collapsed, "finished, code switched off", "X", FAINT, FAINT),
-        (pruned, "pruned, last report", "o", FAINT, "none"),
-        (confirmed, "fresh seeds", "D", FAINT, FAINT),
-        (failed, "failed", "x", RED, RED),
+        ([record for record in finished if not record.collapsed], "finished", "o", FAINT, FAINT, 6),
+        ([record for record in finished if record.collapsed], "finished, code switched off", "X", FAINT, FAINT, 6),
+        (pruned, "pruned, last report", "o", FAINT, "none", 6),
+        ([record for record in confirmed if not record.collapsed], "fresh seeds", "D", FAINT, FAINT, 4),
+        ([record for record in confirmed if record.collapsed], "fresh seeds, code switched off", "X", FAINT, FAINT, 4),
+        (failed, "failed", "x", RED, RED, 5),
     ]
     handles = [
-        Line2D([], [], linestyle="none", label=name, marker=marker, color=colour, markerfacecolor=face, markersize=5)
-        for records, name, marker, colour, face in shown
+        Line2D([], [], linestyle="none", label=name, marker=marker, color=colour, markerfacecolor=face, markersize=size)
+        for records, name, marker, colour, face, size in shown
         if records
     ]
-    figure.legend(handles=handles, loc="outside lower right", ncols=4, fontsize=SMALL, frameon=False, labelcolor=INK)
+    figure.legend(handles=handles, loc="outside lower right", ncols=3, fontsize=SMALL, frameon=False, labelcolor=INK)
     if len(sizes) > 1:
         colours = ScalarMappable(BoundaryNorm(np.arange(len(sizes) + 1) - 0.5, len(sizes)), ListedColormap(palette))
         bar = figure.colorbar(colours, ax=(above, below), fraction=0.04, pad=0.03, aspect=32)
@@ -126,7 +127,7 @@ def _mark(axes: Axes, record: TrialRecord, height: float, colour: str) -> None:
     axes.plot(
         record.beta,
         height,
-        marker="D" if record.kind == "confirm" else "X" if cross else "o",
+        marker="X" if cross else "D" if record.kind == "confirm" else "o",
         markersize=4.5 if record.kind == "confirm" else 7,
         markerfacecolor="none" if hollow else colour,
         markeredgecolor=colour if hollow else "white",

@@ -14,6 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from bvae_tune.data.image_store import ImageStore
 from bvae_tune.data.labels import WeakLabels
+from bvae_tune.data.labels_file import check_labels_file
 from bvae_tune.data.sources import load_labels, open_dataset
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.metrics.factor_change import pair_tables
@@ -268,6 +269,8 @@ def add_baselines(study: Study) -> None:
 
 
 def _open_data(config: StudyConfig, console: Console | None) -> tuple[ImageStore, WeakLabels]:
+    if config.labels.path is not None:
+        check_labels_file(config.labels.path)
     with building(console) as progress:
         store = open_dataset(config.dataset, progress)
     return store, load_labels(config.labels, store)

@@ -96,9 +96,8 @@ def _pick_trial(study: Study, wanted: str | None) -> TrialRecord:
     for record in (*trials, *reversed(controls)):
         if wanted == record.label or (record.kind == "search" and wanted == str(record.number)):
             return record
-    known = f"0 to {len(trials) - 1}" if trials else "none so far"
-    labels = f"; besides them {', '.join(dict.fromkeys(record.label for record in controls))}" if controls else ""
-    raise InputError(f"--trial {wanted}: {study.path} has no such trial (its trials: {known}{labels})")
+    kept = ", ".join(_with_weights(study)) or "none so far"
+    raise InputError(f"--trial {wanted}: {study.path} has no such trial (those with weights: {kept})")
 
 
 def _with_weights(study: Study) -> list[str]:

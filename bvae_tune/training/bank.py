@@ -137,7 +137,8 @@ class Bank:
             losses = self._step(learner, seeds, step)
             if losses is None:
                 if len(seeds) == 1:
-                    raise RunError(f"out of memory at step {step} with one replica at a time; {OUT_OF_MEMORY_ADVICE}")
+                    what = f"one replica at a time and batches of {self.training.batch_size:,}"
+                    raise RunError(f"out of memory at step {step} with {what}; {OUT_OF_MEMORY_ADVICE}")
                 self._together = (len(seeds) + 1) // 2
                 rest = self._in_turns(replicas, step, until)
                 return rest if total is None else total + rest

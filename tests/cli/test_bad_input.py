@@ -30,6 +30,8 @@ from bvae_tune.data.image_store import open_store
         (["dataset.path=nowhere.npz"], "nowhere.npz"),
         (["dataset.path=null"], "dataset.path"),
         (["labels.path=nowhere.csv"], "nowhere.csv"),
+        # Told before the images are looked for, which may take long to build.
+        (["labels.path=nowhere.csv", "dataset.path=missing.npz"], "nowhere.csv: no such file"),
         (["model.architecture=conv", "model.widths=null"], "64"),
         (["dataset.size=64"], "dataset.size=64: 64; the source npz takes no size"),
         (["dataset.source=folder", "dataset.size=big"], "dataset.size=big"),
@@ -112,11 +114,11 @@ def test_a_study_that_is_not_there(invoke: Callable[..., CompletedProcess[str]],
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["evaluate", "--trial", "9"], "its trials: 0 to 1"),
+        (["evaluate", "--trial", "9"], "(those with weights: 0, 1, beta=1)"),
         (["evaluate", "--set", "model.beta=1"], "training is done"),
         (["evaluate", "--set", "metric.piars=1"], "did you mean pairs?"),
-        (["traverse", "--trial", "-1"], "its trials: 0 to 1"),
-        (["traverse", "--trial", "beta=2"], "besides them untrained, beta=1"),
+        (["traverse", "--trial", "-1"], "--trial -1: "),
+        (["traverse", "--trial", "beta=2"], "has no such trial (those with weights: 0, 1, beta=1)"),
         (["traverse", "--trial", "untrained"], "its weights are not kept; of untrained networks"),
         (["traverse", "--image", "108"], "0 to 107"),
         (["traverse", "--image", "1", "--image-seed", "1"], "give one of them"),

@@ -71,14 +71,23 @@ def test_the_curves_hold_every_scored_trial(make_record: MakeRecord) -> None:
 
 
 def test_a_collapsed_trial_is_a_cross_and_the_ring_is_round_the_best_of_the_others(make_record: MakeRecord) -> None:
-    off = make_record(0, beta=64.0, score=0.9)
-    assert off.result is not None
-    off = dataclasses.replace(off, result=dataclasses.replace(off.result, kl_per_latent=((0.001,),)))
-    figure = score_and_kl([off, make_record(1, beta=8.0, score=0.7)], [], "shapes")
+    def off(record: TrialRecord) -> TrialRecord:
+        assert record.result is not None
+        return dataclasses.replace(record, result=dataclasses.replace(record.result, kl_per_latent=((0.001,),)))
+
+    trials = [off(make_record(0, beta=64.0, score=0.9)), make_record(1, beta=8.0, score=0.7)]
+    again = [make_record(n, kind="confirm", label=f"trial 1, pair {n}", beta=8.0, score=0.6 + n / 10) for n in (0, 1)]
+    figure = score_and_kl(trials, [off(again[0]), again[1]], "shapes")
     above = figure.axes[0]
     assert points(above, size=12) == {(8.0, 0.7)}
-    assert (points(above, "X"), points(above, size=7)) == ({(64.0, 0.9)}, {(8.0, 0.7)})
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["finished", "finished, code switched off"]
+    assert (points(above, "X", size=7), points(above, size=7)) == ({(64.0, 0.9)}, {(8.0, 0.7)})
+    assert (points(above, "X", size=4.5), points(above, "D")) == ({(8.0, 0.6)}, {(8.0, 0.7)})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "finished",
+        "finished, code switched off",
+        "fresh seeds",
+        "fresh seeds, code switched off",
+    ]
 
 
 def test_both_panels_share_a_logarithmic_beta_that_has_1_on_it(make_record: MakeRecord) -> None:

@@ -96,5 +96,5 @@ def test_a_label_is_of_the_newest_control_that_has_it(
         add_control(study, "baseline", label, model, study.config.training, [7], 0)
     found = {label: find_trial(str(path), label, tmp_path)[1].number for label in ("once", "again")}
     assert found == {"once": 0, "again": 2}
-    with pytest.raises(InputError, match=r"has no such trial \(its trials: none so far; besides them once, again\)"):
+    with pytest.raises(InputError, match=r"has no such trial \(those with weights: none so far\)"):
         find_trial(str(path), "never", tmp_path)
