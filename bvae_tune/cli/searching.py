@@ -95,8 +95,7 @@ def plan(
 
     config = load_space(space, with_trials(settings, trials))
     out = console()
-    if config.labels.path is not None:
-        check_labels_file(config.labels.path)
+    check_labels_file(config.labels.path)
     with building(None if as_json else out) as progress:
         open_dataset(config.dataset, progress)
     if as_json:

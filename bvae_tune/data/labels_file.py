@@ -17,16 +17,25 @@ from bvae_tune.errors import InputError
 
 INDEX = "index"
 FILE = "file"
+_ENDINGS = (".parquet", ".csv")
 
 
-def check_labels_file(path: str | Path) -> None:
-    """Tell that there is no such file before images are built for it.
+def check_labels_file(path: str | Path | None) -> None:
+    """Refuse a file that is not there or of another kind: quick, so asked before images are built. None is no file.
 
     Raises:
-        InputError: there is none.
+        InputError: the file is missing, cannot be looked at, or has another ending.
     """
-    if not Path(path).exists():
-        raise InputError(f"labels.path: {path}: no such file")
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in _ENDINGS:
+        raise InputError(f"labels.path: {path}: expected a {' or '.join(_ENDINGS)} file")
+    try:
+        Path(path).stat()
+    except FileNotFoundError:
+        raise InputError(f"labels.path: {path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"labels.path: {path}: cannot be read: {error.strerror}") from None
 
 
 def read_labels(path: str | Path, store: ImageStore, config: LabelsConfig) -> WeakLabels:
@@ -68,17 +77,14 @@ def read_labels(path: str | Path, store: ImageStore, config: LabelsConfig) -> We
 
 def _read(path: Path) -> pa.Table:
     try:
-        match path.suffix.lower():
-            case ".parquet":
-                return pa.parquet.read_table(path)
-            case ".csv":
-                # Arrow tells the row of a mistake only when it reads with one thread.
-                read, convert = pa.csv.ReadOptions(use_threads=False), pa.csv.ConvertOptions(strings_can_be_null=True)
-                table = pa.csv.read_csv(path, read_options=read, convert_options=convert)
-                return table.rename_columns([name.strip() for name in table.column_names])
+        if path.suffix.lower() == ".parquet":
+            return pa.parquet.read_table(path)
+        # Arrow tells the row of a mistake only when it reads with one thread.
+        read, convert = pa.csv.ReadOptions(use_threads=False), pa.csv.ConvertOptions(strings_can_be_null=True)
+        table = pa.csv.read_csv(path, read_options=read, convert_options=convert)
+        return table.rename_columns([name.strip() for name in table.column_names])
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"labels.path: {path}: cannot be read: {error}") from None
-    raise InputError(f"labels.path: {path}: expected a .parquet or .csv file")
 
 
 def _factor_names(path: Path, table: pa.Table) -> tuple[str, ...]:

@@ -207,7 +207,8 @@ def _doubled(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
 
     The pixels of even and of odd rows (two phases) are each a convolution of the images with two rows of the kernel,
     and both together one of twice the channels; so are those of even and odd columns. Of the columns, neighbours then
-    lie side by side already; the rows are woven, from runs of values that stay together.
+    lie side by side already; the rows are woven, from runs of values that stay together. (By strides that copy takes up
+    to three times as long.)
     """
     R, C, outputs = weight.shape[:3]
     if outputs > _FEW_CHANNELS or images.device.type != "cpu":
@@ -218,22 +219,22 @@ def _doubled(images: Tensor, weight: Tensor, bias_RO: Tensor | None) -> Tensor:
     phases = functional.conv2d(
         _with_width(images, W // f), kernels, _repeated(bias_RO, 4 * f), padding=_PADDING, groups=R
     )
-    columns = 1 if R == 1 else 2 * f
-    runs = phases.permute(0, 2, 3, 1).reshape(-1, 2 * f // columns * outputs)
-    woven = runs.index_select(0, _weaving_runs(B, H, W // f, R, columns))
+    # Several replicas lie between the columns of the result, but around those of a phase.
+    pieces = 1 if R == 1 else 2 * f
+    runs = phases.permute(0, 2, 3, 1).reshape(-1, 2 * f // pieces * outputs)
+    woven = runs.index_select(0, _weaving_runs(B, H, W // f, R, pieces))
     return woven.view(B, 2 * H, 2 * W, R * outputs).permute(0, 3, 1, 2)
 
 
-@lru_cache(maxsize=64)
-def _weaving_runs(images: int, height: int, folds: int, replicas: int, columns: int) -> Tensor:
-    """Where the runs of woven images lie in their phases (images, height + 1, folds, replicas, 2, columns).
+@lru_cache(maxsize=16)  # a network needs some four for each number of images, and these come and go
+def _weaving_runs(images: int, height: int, folds: int, replicas: int, pieces: int) -> Tensor:
+    """Where the runs of woven images lie in their phases (images, height + 1, folds, replicas, 2, pieces).
 
-    Rows 2i and 2i + 1 are those of phase 1 in row i and of phase 0 in row i + 1. (By strides this copy took twice the
-    time.)
+    Rows 2i and 2i + 1 are those of phase 1 in row i and of phase 0 in row i + 1.
     """
-    image, i, odd, fold, column, replica = _grid(images, height, 2, folds, columns, replicas)
+    image, i, odd, fold, piece, replica = _grid(images, height, 2, folds, pieces, replicas)
     place = ((image * (height + 1) + i + odd) * folds + fold) * replicas + replica
-    return ((2 * place + 1 - odd) * columns + column).flatten().int()
+    return ((2 * place + 1 - odd) * pieces + piece).flatten().int()
 
 
 @cache

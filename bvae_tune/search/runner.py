@@ -269,8 +269,7 @@ def add_baselines(study: Study) -> None:
 
 
 def _open_data(config: StudyConfig, console: Console | None) -> tuple[ImageStore, WeakLabels]:
-    if config.labels.path is not None:
-        check_labels_file(config.labels.path)
+    check_labels_file(config.labels.path)
     with building(console) as progress:
         store = open_dataset(config.dataset, progress)
     return store, load_labels(config.labels, store)

@@ -137,7 +137,7 @@ class Bank:
             losses = self._step(learner, seeds, step)
             if losses is None:
                 if len(seeds) == 1:
-                    what = f"one replica at a time and batches of {self.training.batch_size:,}"
+                    what = f"one replica at a time and training.batch_size {self.training.batch_size:,}"
                     raise RunError(f"out of memory at step {step} with {what}; {OUT_OF_MEMORY_ADVICE}")
                 self._together = (len(seeds) + 1) // 2
                 rest = self._in_turns(replicas, step, until)

@@ -38,10 +38,11 @@ class Optimizer(Protocol):
 
 
 class _Elementwise:
-    """What all have: parameters and slots as lists, and a step counter for each parameter, as the updates want it.
+    """What all have: parameters and slots as lists, and a step counter that stands for every parameter's.
 
-    Adam's and Adagrad's are PyTorch's fused kernels, called without the function around them: that adds one to each
-    counter by itself, which with a small network takes longer than the update.
+    Adam's and Adagrad's updates are PyTorch's fused kernels, which only read it and want the update's number, from 1.
+    PyTorch's functions around them would count for them, parameter by parameter, which with a small network takes
+    longer than the update. RMSprop's counts, and looks at no counter.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], slots: Slots) -> None:

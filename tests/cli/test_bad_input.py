@@ -29,7 +29,8 @@ from bvae_tune.data.image_store import open_store
         (["labels.bins=1"], "labels.bins=1: 1 must be at least 2"),
         (["dataset.path=nowhere.npz"], "nowhere.npz"),
         (["dataset.path=null"], "dataset.path"),
-        (["labels.path=nowhere.csv"], "nowhere.csv"),
+        (["labels.path=labels.txt"], "labels.txt: expected a .parquet or .csv file"),
+        ([f"labels.path={'x' * 300}.csv"], "cannot be read: File name too long"),
         # Told before the images are looked for, which may take long to build.
         (["labels.path=nowhere.csv", "dataset.path=missing.npz"], "nowhere.csv: no such file"),
         (["model.architecture=conv", "model.widths=null"], "64"),

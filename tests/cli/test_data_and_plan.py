@@ -58,6 +58,12 @@ def test_plan_resolves_and_measures(invoke: Invoke, space_file: Path) -> None:
     assert found["plan"]["seconds"] > START_SECONDS
 
 
+def test_plan_tells_of_missing_labels_before_it_looks_for_images(invoke: Invoke, space_file: Path) -> None:
+    settings = ("--set", "labels.path=nowhere.csv", "--set", "dataset.path=missing.npz")
+    outcome = invoke("plan", "--space", space_file, *settings)
+    assert (outcome.returncode, outcome.stderr) == (2, "error: labels.path: nowhere.csv: no such file\n")
+
+
 def test_json_has_no_numbers_that_json_lacks(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": [float("nan"), float("inf"), 0.5], 3: ("β", None)})
     assert json.loads(capsys.readouterr().out) == {"a": [None, None, 0.5], "3": ["β", None]}

@@ -72,4 +72,6 @@ def test_out_of_memory_trains_in_turns_with_the_same_numbers(store: ImageStore, 
     assert done.returncode == 0, done.stderr
     notice, error = done.stdout.splitlines()
     assert "out of memory with 4 replicas of the bank at once: trained in turns of" in notice
-    assert "with one replica at a time and batches of 100,000; lower training.batch_size, model.widths" in error
+    assert (
+        "with one replica at a time and training.batch_size 100,000; lower training.batch_size, model.widths" in error
+    )
