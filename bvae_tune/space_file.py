@@ -142,7 +142,7 @@ def override(file: SpaceFile, settings: Sequence[str]) -> None:
         if not equals or not all(parts):
             raise InputError(f"--set {setting}: write key=value, as in --set training.steps=2000")
         try:
-            value = yaml.load(text, _SafeLoader)
+            value = _SafeLoader(text).get_single_data()
         except yaml.MarkedYAMLError as error:
             problem = error.problem or error.context
             raise InputError(f"--set {setting}: the value is not valid YAML: {problem}") from error

@@ -86,18 +86,14 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show the resolved search space and what it will take, before anything starts."""
-    from bvae_tune.data.labels_file import check_labels_file
-    from bvae_tune.data.sources import open_dataset
     from bvae_tune.reporting.outcomes import plan_table
-    from bvae_tune.search.building import building
+    from bvae_tune.search.building import open_images
     from bvae_tune.search.plan import make_plan
     from bvae_tune.space import load_space
 
     config = load_space(space, with_trials(settings, trials))
     out = console()
-    check_labels_file(config.labels.path)
-    with building(None if as_json else out) as progress:
-        open_dataset(config.dataset, progress)
+    open_images(config, None if as_json else out)
     if as_json:
         print_json({"space": config.to_dict(), "plan": make_plan(config).to_dict()})
         return

@@ -6,8 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from bvae_tune.data.image_store import ImageStore
+from bvae_tune.data.labels_file import check_labels_file
+from bvae_tune.data.sources import open_dataset
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from bvae_tune.space import StudyConfig
 
 _PLAIN_LINES = 5
 
@@ -35,3 +41,14 @@ def building(console: Console | None) -> Iterator[Callable[[int, int], None]]:
             console.print(f"{what}: {100 * done // total}%")
 
     yield line
+
+
+def open_images(config: StudyConfig, console: Console | None) -> ImageStore:
+    """The images of a study, built where they are missing, which is shown; a wrong labels file is told before.
+
+    Raises:
+        InputError, RunError: see `check_labels_file` and `open_dataset`.
+    """
+    check_labels_file(config.labels.path)
+    with building(console) as progress:
+        return open_dataset(config.dataset, progress)

@@ -14,14 +14,13 @@ from optuna.trial import TrialState, create_trial
 
 from bvae_tune.data.image_store import ImageStore
 from bvae_tune.data.labels import WeakLabels
-from bvae_tune.data.labels_file import check_labels_file
-from bvae_tune.data.sources import load_labels, open_dataset
+from bvae_tune.data.sources import load_labels
 from bvae_tune.errors import InputError, RunError
 from bvae_tune.metrics.factor_change import pair_tables
 from bvae_tune.models.config import ModelConfig, check_factors, check_image_size
 from bvae_tune.randomness import derive_seed
 from bvae_tune.search import folder
-from bvae_tune.search.building import building
+from bvae_tune.search.building import open_images
 from bvae_tune.search.cluster import place, ray_session
 from bvae_tune.search.journal import open_record
 from bvae_tune.search.recorder import tidy
@@ -269,9 +268,7 @@ def add_baselines(study: Study) -> None:
 
 
 def _open_data(config: StudyConfig, console: Console | None) -> tuple[ImageStore, WeakLabels]:
-    check_labels_file(config.labels.path)
-    with building(console) as progress:
-        store = open_dataset(config.dataset, progress)
+    store = open_images(config, console)
     return store, load_labels(config.labels, store)
 
 
